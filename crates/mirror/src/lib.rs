@@ -1,0 +1,4 @@
+//! The replication core.
+pub mod api;
+pub mod wire;
+pub use api::*;

@@ -1,0 +1,5 @@
+//! Messages between replicas.
+
+/// Placeholder shape until the protocol stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {}
