@@ -1,0 +1,319 @@
+//! What the public API says: the state of the site as one node knows it, and the requests and answers around it.
+//!
+//! [`Facts`] is what a node has observed. [`SiteStatus::from_facts`] is the only way to a status, so the posture that
+//! is shown is always the one that follows from the facts shown beside it (I17).
+//!
+//! Lengths of time are milliseconds, sizes are bytes, points in time are RFC 3339 texts.
+
+mod posture;
+mod requests;
+mod what_if;
+
+pub use posture::{Posture, PostureLine, posture};
+pub use requests::{
+    DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
+    JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange, NodeWanted, Program, Reason, ServiceCreate,
+    ServiceMove, ServiceStateChange, ServiceWanted, VolumeCreate,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+pub use what_if::{WhatIf, what_if};
+
+/// Knowledge of a replica or node older than this is not "now": nothing resting on it is shown as protected. Twice
+/// the time after which a node counts as silent.
+pub const HEARD_MS_MAX: u64 = 2_000;
+
+/// The state of the site as one node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SiteStatus {
+    /// Is it safe, and what would the next failure do.
+    pub posture: Posture,
+    /// What the posture rests on.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// What the death of each node would do.
+    pub what_if: Vec<WhatIf>,
+}
+
+impl SiteStatus {
+    /// The status that follows from `facts`.
+    #[must_use]
+    pub fn from_facts(facts: Facts) -> Self {
+        Self { posture: posture(&facts), what_if: what_if(&facts), facts }
+    }
+}
+
+/// What one node has observed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Facts {
+    /// Name of the site.
+    pub site: String,
+    /// The node that answers.
+    pub this_node: String,
+    /// When it looked, RFC 3339.
+    pub at: String,
+    /// Whether the ledger can decide.
+    pub quorum: Quorum,
+    /// Every configured node.
+    pub nodes: Vec<NodeView>,
+    /// Every configured volume.
+    pub volumes: Vec<VolumeView>,
+    /// Every configured service.
+    pub services: Vec<ServiceView>,
+    /// What happened last, newest first; bounded by the daemon.
+    pub recent: Vec<Happening>,
+}
+
+impl Facts {
+    /// The node of that name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The volume of that name.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> Option<&VolumeView> {
+        self.volumes.iter().find(|volume| volume.name == name)
+    }
+
+    /// Whether the ledger, as far as this node knows, can decide now.
+    #[must_use]
+    pub fn quorate(&self) -> bool {
+        let present = self.quorum.voters.iter().filter(|voter| voter.present).count();
+        self.quorum.have
+            && !self.quorum.stale
+            && self.quorum.votes_present >= self.quorum.votes_needed
+            && self.quorum.votes_needed > 0
+            && present >= self.quorum.votes_needed as usize
+    }
+}
+
+/// Whether the ledger can decide, as seen from the node that answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Quorum {
+    /// Whether this node hears a leader that a majority follows.
+    pub have: bool,
+    /// Voters heard from, this node's own included.
+    pub votes_present: u32,
+    /// Votes that a decision needs.
+    pub votes_needed: u32,
+    /// Every voter.
+    pub voters: Vec<VoterView>,
+    /// Node of the ledger's leader, if one is known.
+    pub leader: Option<String>,
+    /// How long ago this node last knew its ledger to be current.
+    pub ledger_age_ms: u64,
+    /// True if the ledger's contents shown here may be out of date.
+    pub stale: bool,
+}
+
+/// One voter of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VoterView {
+    /// The node it runs on.
+    pub node: String,
+    /// Whether it was heard from just now.
+    pub present: bool,
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Holds replicas and runs services; votes.
+    Data,
+    /// Votes, stores no data.
+    Witness,
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Heard from, and may run services.
+    Online,
+    /// Not heard from.
+    Offline,
+    /// Heard from; runs no services by request.
+    Standby,
+    /// Heard from; what runs there is left alone by request.
+    Maintenance,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its number in the ledger.
+    pub id: u32,
+    /// What it is for.
+    pub roles: Vec<Role>,
+    /// What it is doing.
+    pub state: NodeState,
+    /// How long ago it was heard from; 0 for the node that answers, None for never.
+    pub last_heard_ms: Option<u64>,
+    /// True if it is reached only through another node.
+    pub relayed: bool,
+    /// The version of anshin it runs, if known.
+    pub version: Option<String>,
+    /// Its address for other nodes.
+    pub address: String,
+}
+
+/// One replicated volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeView {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Where its file system is mounted on the primary, if it has one.
+    pub mount: Option<String>,
+    /// The generation in the ledger.
+    pub generation: u64,
+    /// The node of the primary, if there is one.
+    pub primary: Option<String>,
+    /// The nodes of the in-sync set as the ledger has it.
+    pub in_sync: Vec<String>,
+    /// The block device, on the node that answers, while that is primary.
+    pub device: Option<String>,
+    /// Every copy.
+    pub replicas: Vec<ReplicaView>,
+    /// Why writes wait, if they do.
+    pub suspended: Option<String>,
+}
+
+/// What a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaState {
+    /// Serves the volume.
+    Primary,
+    /// Holds every acknowledged write.
+    InSync,
+    /// Is being brought up to date.
+    Resyncing,
+    /// Lacks writes, and nobody is sending them.
+    Behind,
+    /// Nobody knows.
+    Unknown,
+    /// Its disk was replaced by an older copy of itself: never promoted.
+    OldImage,
+    /// Its disk or metadata cannot be used.
+    Failed,
+}
+
+/// One copy of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaView {
+    /// The node that holds it.
+    pub node: String,
+    /// What it is.
+    pub state: ReplicaState,
+    /// What it lacks at most: 0 for a copy in sync, None if not known.
+    pub behind_bytes: Option<u64>,
+    /// How far its resync is, while one runs.
+    pub resync: Option<Resync>,
+    /// How long ago its volume process was heard from; None for never.
+    pub last_heard_ms: Option<u64>,
+}
+
+/// How far a resync is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resync {
+    /// Compared or sent so far.
+    pub done_bytes: u64,
+    /// To compare or send in all.
+    pub total_bytes: u64,
+    /// Pace over the last seconds.
+    pub bytes_per_s: u64,
+    /// At that pace; None while there is none.
+    pub seconds_left: Option<u64>,
+}
+
+/// What a service or resource is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// Up, and its monitors say so.
+    Running,
+    /// On its way up.
+    Starting,
+    /// On its way down.
+    Stopping,
+    /// Down, as requested.
+    Stopped,
+    /// Down or broken although it should run.
+    Failed,
+    /// Should run, but may not run anywhere now.
+    Blocked,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: RunState,
+    /// Where.
+    pub node: Option<String>,
+    /// Since when it is in this state, RFC 3339.
+    pub since: Option<String>,
+    /// The address under which it is reached, with prefix length.
+    pub address: Option<String>,
+    /// The volumes it stands on.
+    pub volumes: Vec<String>,
+    /// Its parts, in starting order.
+    pub resources: Vec<ResourceView>,
+    /// Why it is where it is, or why it is not running.
+    pub why: String,
+}
+
+/// One part of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResourceView {
+    /// Its name.
+    pub name: String,
+    /// Its agent, for example `ocf:heartbeat:Filesystem`, `systemd`, `volume`, `address`.
+    pub kind: String,
+    /// What it is doing.
+    pub state: RunState,
+    /// Where.
+    pub node: Option<String>,
+    /// What its last operation said.
+    pub last_result: Option<String>,
+    /// Failures counted against it on that node.
+    pub fail_count: u32,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Happening {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Where; None if it concerns the site.
+    pub node: Option<String>,
+    /// What, one sentence.
+    pub what: String,
+    /// Why, one sentence; empty for what needs no reason.
+    pub why: String,
+}
+
+/// How much is known of how well something is protected, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Any one server may die now.
+    Green,
+    /// Running, but the next failure may stop it.
+    Amber,
+    /// Not known: what is shown is old.
+    Unknown,
+    /// A promise is broken now: stopped, suspended or lost.
+    Red,
+}
