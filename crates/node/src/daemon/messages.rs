@@ -19,14 +19,7 @@ pub enum Work {
         /// The volume.
         volume: String,
     },
-    /// Holding an address while the lease of `volume` is valid.
-    Address {
-        /// Address with prefix length.
-        address: String,
-        /// Whose lease; None for a service without a volume.
-        volume: Option<String>,
-    },
-    /// Anything an agent runs.
+    /// Anything an agent runs; addresses too, which the guard holds under a volume's lease.
     Agent(Resource),
 }
 

@@ -26,7 +26,6 @@ impl Part {
     pub fn agent(&self) -> anshin_policy::Agent {
         match &self.work {
             Work::Volume { .. } => anshin_policy::Agent::new("anshin", "", "volume"),
-            Work::Address { .. } => anshin_policy::Agent::new("anshin", "", "address"),
             Work::Agent(resource) => match resource.class {
                 agent::Class::Ocf => anshin_policy::Agent::new("ocf", resource.provider(), &resource.kind),
                 agent::Class::Systemd => anshin_policy::Agent::new("systemd", "", &resource.kind),
@@ -41,7 +40,6 @@ impl Part {
     pub fn kind(&self) -> String {
         match &self.work {
             Work::Volume { .. } => "volume".into(),
-            Work::Address { .. } => "address".into(),
             Work::Agent(resource) => resource.label(),
         }
     }

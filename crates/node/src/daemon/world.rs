@@ -2,7 +2,10 @@
 
 use super::messages::{NodeReport, ResourceReport};
 use anshin_base::{GroupEntry, Member, NodeId, ReplicaId, local::ReplicaReport};
-use anshin_ledger::state::{Node, State, Volume};
+use anshin_ledger::{
+    candidate::{Candidate, WhyNot, choose_candidate},
+    state::{Node, State, Volume},
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What the voter hears of a node.
@@ -37,6 +40,8 @@ pub struct World {
     pub leader: Option<NodeId>,
     /// Who is heard. The own node is always alive.
     pub heard: BTreeMap<NodeId, Heard>,
+    /// Highest progress seen of each replica (R7).
+    pub highest: BTreeMap<ReplicaId, u64>,
     /// The newest report of every daemon.
     pub reports: BTreeMap<NodeId, NodeReport>,
 }
@@ -96,6 +101,21 @@ impl World {
     #[must_use]
     pub fn replica_report(&self, volume: &Volume, node: NodeId) -> Option<&ReplicaReport> {
         self.heard.get(&node)?.replicas.iter().find(|report| report.group == volume.group)
+    }
+
+    /// The member that may be promoted now; among equals the one on `wanted`.
+    ///
+    /// # Errors
+    /// Why nobody can be, naming what must come back.
+    pub fn choose(&self, volume: &Volume, wanted: Option<NodeId>) -> Result<Member, WhyNot> {
+        let Some(entry) = self.entry(volume) else { return Err(WhyNot::NoMember { bring_back: Vec::new() }) };
+        let known = volume.replicas.keys().filter_map(|&node| {
+            let report = self.replica_report(volume, node)?.clone();
+            let highest = self.highest.get(&report.replica).copied().unwrap_or(0);
+            let score = i64::from(wanted == Some(node));
+            Some(Candidate { report, reachable: self.alive(node), score, highest })
+        });
+        choose_candidate(entry, &known.collect::<Vec<_>>())
     }
 
     /// What a node says of a resource.
