@@ -8,8 +8,9 @@
 mod posture;
 mod requests;
 mod what_if;
+mod words;
 
-pub use posture::{Posture, PostureLine, posture};
+pub use posture::{Posture, PostureLine, age, posture};
 pub use requests::{
     DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
     JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange, NodeWanted, Program, Reason, ServiceCreate,
@@ -317,3 +318,6 @@ pub enum Level {
     /// A promise is broken now: stopped, suspended or lost.
     Red,
 }
+
+#[cfg(test)]
+mod tests;

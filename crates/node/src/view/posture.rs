@@ -107,7 +107,8 @@ impl PostureLine {
 }
 
 /// A length of time for people.
-fn age(ms: u64) -> String {
+#[must_use]
+pub fn age(ms: u64) -> String {
     match ms / 1_000 {
         0..=1 => format!("{:.1} s", ms as f64 / 1_000.0),
         s @ 2..=119 => format!("{s} s"),
@@ -335,37 +336,5 @@ fn running_finding(facts: &Facts, service: &ServiceView, at: &str) -> (Level, St
             }
             _ => (Level::Amber, format!("runs on {at}; no other node is known to be ready")),
         },
-    }
-}
-
-impl ReplicaState {
-    /// For people.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::InSync => "in sync",
-            Self::Resyncing => "resyncing",
-            Self::Behind => "behind",
-            Self::Unknown => "unknown",
-            Self::OldImage => "old image",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl RunState {
-    /// For people.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Starting => "starting",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Failed => "failed",
-            Self::Blocked => "blocked",
-            Self::Unknown => "unknown",
-        }
     }
 }

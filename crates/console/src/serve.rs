@@ -1,0 +1,98 @@
+//! The router and the two places where it listens.
+
+use crate::{answer::Refusal, api, assets, gate, live, page};
+use anshin_base::Problem;
+use anshin_node::control::Control;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{delete, get, post, put},
+};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::Arc,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+
+/// Longest request body: far above any request of the API.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Open event streams at once, over everybody; each costs one status per second.
+const STREAMS_MAX: usize = 64;
+
+/// Over what a request comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// The node's socket, which only its administrator can open: everything is allowed.
+    UnixSocket,
+    /// 127.0.0.1: only reading, and only under the machine's own names.
+    Loopback,
+}
+
+/// What every handler gets.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) streams: Arc<Semaphore>,
+}
+
+/// Everything a node serves, as seen over `surface`.
+pub fn router(control: Arc<dyn Control>, surface: Surface) -> Router {
+    let api = Router::new()
+        .route("/status", get(api::status))
+        .route("/events", get(live::events))
+        .route("/tokens", get(api::token_list).post(api::token_create))
+        .route("/tokens/{id}", delete(api::token_revoke))
+        .route("/volumes", get(api::volume_list).post(api::volume_create))
+        .route("/services", get(api::service_list).post(api::service_create))
+        .route("/services/{name}", get(api::service_show))
+        .route("/services/{name}/move", post(api::service_move))
+        .route("/services/{name}/state", put(api::service_set_state))
+        .route("/nodes/{name}/state", put(api::node_set_state))
+        .route("/explain/{subject}", get(api::explain))
+        .route("/drills", post(api::drill))
+        .route("/openapi.json", get(api::openapi));
+    Router::new()
+        .route("/", get(page::page))
+        .route("/live", get(live::page))
+        .route("/assets/{name}", get(assets::asset))
+        .nest("/api/v1", api)
+        .fallback(async || Refusal(Problem::new("path-unknown", "there is nothing under this path")))
+        .method_not_allowed_fallback(async || {
+            let problem = Problem::new("method-unknown", "this path does not take this method");
+            Refusal(problem)
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(surface, gate::gate))
+        .with_state(Shared { control, streams: Arc::new(Semaphore::new(STREAMS_MAX)) })
+}
+
+/// Serves the API on a Unix socket until the task is dropped. A socket left by an earlier daemon is replaced.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve_unix(path: &Path, control: Arc<dyn Control>) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // The directory above belongs to the administrator too, so nobody slips in between the two calls.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    axum::serve(listener, router(control, Surface::UnixSocket)).await
+}
+
+/// Serves the console on 127.0.0.1 until the task is dropped.
+///
+/// # Errors
+/// When the port cannot be had.
+pub async fn serve_loopback(port: u16, control: Arc<dyn Control>) -> io::Result<()> {
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).await?;
+    axum::serve(listener, router(control, Surface::Loopback)).await
+}

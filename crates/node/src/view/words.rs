@@ -1,0 +1,72 @@
+//! The states in words, for everything that shows them to people.
+
+use super::{Level, NodeState, ReplicaState, Role, RunState};
+
+impl ReplicaState {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::InSync => "in sync",
+            Self::Resyncing => "resyncing",
+            Self::Behind => "behind",
+            Self::Unknown => "unknown",
+            Self::OldImage => "old image",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl RunState {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Blocked => "blocked",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl NodeState {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Standby => "standby",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl Role {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Witness => "witness",
+        }
+    }
+}
+
+impl Level {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Green => "protected",
+            Self::Amber => "at risk",
+            Self::Unknown => "not known",
+            Self::Red => "broken",
+        }
+    }
+}
