@@ -2,6 +2,10 @@
 //!
 //! [`lab`] makes machines out of namespaces and takes them away again.
 
+pub mod control;
 pub mod error;
+pub mod faultdisk;
 pub mod lab;
+pub mod proxy;
+pub mod rng;
 pub mod sys;

@@ -3,7 +3,10 @@
 use anshin_e2e::error::{LabError, Result};
 use anshin_e2e::lab::switch::{self, Way};
 use anshin_e2e::lab::{Lab, forward, machine, node, up};
+use anshin_e2e::rng::Rng;
+use anshin_e2e::{control, faultdisk, proxy};
 use clap::{Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -143,6 +146,33 @@ enum Command {
         node: String,
         program: PathBuf,
     },
+    /// Relay TCP over a line that misbehaves on command.
+    Proxy {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        to: SocketAddr,
+        /// Control socket; see `ctl`.
+        #[arg(long)]
+        control: PathBuf,
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Mount a directory as a disk with a volatile cache that fails on command.
+    Faultdisk {
+        /// Directory with the durable content.
+        #[arg(long)]
+        root: PathBuf,
+        #[arg(long)]
+        mount: PathBuf,
+        /// Control socket; see `ctl`.
+        #[arg(long)]
+        control: PathBuf,
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Send one command to the control socket of a line or a disk.
+    Ctl { socket: PathBuf, words: Vec<String> },
     #[command(hide = true)]
     Hold,
     #[command(hide = true)]
@@ -220,6 +250,19 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Install { place, node, program } => {
             node::install(&Lab::existing(&place.dir)?, &node, &program)?;
         }
+        Command::Proxy { listen, to, control, seed } => {
+            let seed = seed.unwrap_or_else(Rng::fresh_seed);
+            println!("listening on {}, seed {seed}", proxy::serve(listen, to, &control, seed)?);
+            loop {
+                std::thread::park();
+            }
+        }
+        Command::Faultdisk { root, mount, control, seed } => {
+            let seed = seed.unwrap_or_else(Rng::fresh_seed);
+            println!("seed {seed}");
+            faultdisk::fs::serve(&root, &mount, &control, seed)?;
+        }
+        Command::Ctl { socket, words } => println!("{}", control::ask(&socket, &words.join(" "))?),
         Command::Hold => machine::hold()?,
         Command::MachineKeep { place, node } => machine::keep(&place.dir, &node)?,
         Command::MachineInit { place, node } => machine::init(&place.dir, &node)?,
