@@ -242,6 +242,8 @@ impl Leader {
             match next_for_promotion(world, volume, node) {
                 Promotion::Recorded => self.ask(&action, node, &part, "start", now, out),
                 Promotion::Wait => {}
+                // The leading voter promoted another node meanwhile: the next plan follows it.
+                Promotion::Elsewhere => self.end(id, false),
                 Promotion::Propose(generation, candidate) => {
                     if let Some(Open::Promoting { proposed, .. }) = self.open.get_mut(&id)
                         && *proposed != Some(generation)
@@ -260,8 +262,10 @@ impl Leader {
 enum Promotion {
     /// The node's live replica is the recorded primary.
     Recorded,
-    /// Somebody else is primary and alive, or the node's replica is not known: wait.
+    /// The node's replica is not known yet, or a dead primary is about to be replaced: wait.
     Wait,
+    /// Another node is primary and alive.
+    Elsewhere,
     /// Propose this candidate against this generation.
     Propose(Generation, Member),
 }
@@ -276,7 +280,8 @@ fn next_for_promotion(world: &World, volume: &Volume, node: NodeId) -> Promotion
     // A living primary gives up its role by itself (its stop comes before our start); only the leading voter replaces
     // one that died.
     if entry.primary.is_some() {
-        return Promotion::Wait;
+        let other = world.primary_node(volume).filter(|&primary| primary != node && world.alive(primary));
+        return if other.is_some() { Promotion::Elsewhere } else { Promotion::Wait };
     }
     match world.choose(volume, Some(node)) {
         Ok(candidate) if candidate == live => Promotion::Propose(entry.generation, candidate),
@@ -328,6 +333,6 @@ mod tests {
         let mut world = fixture::site();
         fixture::set_primary(&mut world, "data", 1);
         let volume = world.state.volumes["data"].clone();
-        assert_eq!(next_for_promotion(&world, &volume, NodeId(2)), Promotion::Wait);
+        assert_eq!(next_for_promotion(&world, &volume, NodeId(2)), Promotion::Elsewhere);
     }
 }
