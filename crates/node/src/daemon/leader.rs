@@ -4,7 +4,7 @@
 use super::{
     messages::{Message, Order, Work},
     model,
-    parts::{Part, parts},
+    parts::{Part, parts, services},
     transition::Transition,
     world::World,
 };
@@ -290,9 +290,9 @@ fn next_for_promotion(world: &World, volume: &Volume, node: NodeId) -> Promotion
 }
 
 fn part_named(world: &World, id: &str) -> Option<Part> {
-    let service = id.split('.').next()?;
-    let service = world.state.services.get(service)?;
-    parts(&world.state, service).into_iter().find(|part| part.id == id)
+    let (name, _) = id.rsplit_once('.')?;
+    let service = services(&world.state).into_iter().find(|service| service.name == name)?;
+    parts(&world.state, &service).into_iter().find(|part| part.id == id)
 }
 
 /// What a plan rests on besides the results of its own actions. Another value means: plan anew.
@@ -307,7 +307,7 @@ fn signature(world: &World) -> u64 {
             (&resource.id, failures).hash(&mut hasher);
         }
     }
-    for service in world.state.services.values() {
+    for service in services(&world.state) {
         format!("{service:?}").hash(&mut hasher);
     }
     hasher.finish()

@@ -2,7 +2,7 @@
 
 use super::{
     messages::{Record, ResourceReport},
-    parts::{Part, parts},
+    parts::{Part, parts, services},
     world::World,
 };
 use anshin_agent::Status;
@@ -32,7 +32,7 @@ pub fn cluster(world: &World) -> Cluster {
     for node in world.state.nodes.values() {
         cluster.nodes.push(policy_node(world, node));
     }
-    for service in world.state.services.values() {
+    for service in &services(&world.state) {
         cluster.resources.push(group(world, service));
         cluster.locations.extend(locations(world, service));
     }
@@ -54,7 +54,7 @@ fn policy_node(world: &World, node: &Node) -> PolicyNode {
     made.maintenance = node.state == NodeState::Maintenance;
     made.attributes.clone_from(&node.attributes);
     let Some(report) = report.filter(|_| made.online && !made.pending) else { return made };
-    for service in world.state.services.values() {
+    for service in &services(&world.state) {
         for part in parts(&world.state, service) {
             let Some(resource) = report.resources.iter().find(|resource| resource.id == part.id) else { continue };
             add_history(&mut made, &part, resource);

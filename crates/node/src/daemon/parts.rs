@@ -3,7 +3,7 @@
 use super::messages::Work;
 use anshin_agent as agent;
 use anshin_base::Millis;
-use anshin_ledger::state::{Operation, Resource, ResourceKind, Service, State};
+use anshin_ledger::state::{Operation, Resource, ResourceKind, Service, ServiceTarget, State};
 
 /// One part of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +82,13 @@ pub fn parts(state: &State, service: &Service) -> Vec<Part> {
     }
     for (number, address) in service.addresses.iter().enumerate() {
         let name = if number == 0 { id("address") } else { id(&format!("address{}", number + 1)) };
+        let mut resource = agent::Resource::new(&name, agent::Class::Builtin, "address").with("address", address);
+        if let Some(volume) = &service.volume {
+            resource = resource.with("lease", format!("/run/anshin/lease-{volume}"));
+        }
         parts.push(Part {
             id: name,
-            work: Work::Address { address: address.clone(), volume: service.volume.clone() },
+            work: Work::Agent(resource),
             start: Millis(20_000),
             stop: Millis(10_000),
             monitor: Some((Millis(5_000), Millis(10_000))),
@@ -93,6 +97,34 @@ pub fn parts(state: &State, service: &Service) -> Vec<Part> {
     parts.extend(service.resources.iter().map(|resource| program(service, resource)));
     parts
 }
+
+/// Every service, and for each volume that no service stands on one that only keeps the volume active and mounted, so
+/// that a new volume is usable (and its copies are brought in sync) before anything is protected.
+#[must_use]
+pub fn services(state: &State) -> Vec<Service> {
+    let mut all: Vec<Service> = state.services.values().cloned().collect();
+    for volume in state.volumes.values() {
+        if all.iter().any(|service| service.volume.as_ref() == Some(&volume.name)) {
+            continue;
+        }
+        all.push(Service {
+            name: format!("{VOLUME_SERVICE}{}", volume.name),
+            volume: Some(volume.name.clone()),
+            mount: volume.mount.clone(),
+            addresses: Vec::new(),
+            resources: Vec::new(),
+            target: ServiceTarget::Started,
+            preferred: None,
+            failures_max: 0,
+            failures_expire: Millis(0),
+            stickiness: 100,
+        });
+    }
+    all
+}
+
+/// How the names of such services begin; no service of a user can be called so.
+pub const VOLUME_SERVICE: &str = "volume:";
 
 fn program(service: &Service, resource: &Resource) -> Part {
     let id = format!("{}.{}", service.name, resource.name);
@@ -106,10 +138,9 @@ fn program(service: &Service, resource: &Resource) -> Part {
         ResourceKind::BuiltIn { what } => agent::Resource::new(&id, agent::Class::Builtin, what),
         ResourceKind::Command { start, stop, monitor } => {
             let mut made = agent::Resource::new(&id, agent::Class::Command, "command");
-            for (name, words) in [("start", start), ("stop", stop), ("monitor", monitor)] {
+            for (name, words) in [("start", start), ("stop", stop), ("check", monitor)] {
                 if !words.is_empty() {
-                    let text = serde_json::to_string(words).expect("invariant: a list of texts is JSON");
-                    made.parameters.insert(name.into(), text);
+                    made.parameters.insert(name.into(), shell_line(words));
                 }
             }
             made
@@ -128,5 +159,29 @@ fn program(service: &Service, resource: &Resource) -> Part {
         start: timeout("start", 60_000),
         stop: timeout("stop", 60_000),
         monitor: (every.0 > 0).then(|| (every, timeout("monitor", 30_000))),
+    }
+}
+
+/// Words as one line that a shell cuts into the same words again.
+fn shell_line(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    let quoted = words.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_program_as_they_were_given() {
+        let words = ["/bin/x", "a b", "it's", "", "$HOME"].map(str::to_owned);
+        assert_eq!(shell_line(&words), r"/bin/x 'a b' 'it'\''s' '' '$HOME'");
     }
 }

@@ -108,14 +108,16 @@ impl World {
     /// # Errors
     /// Why nobody can be, naming what must come back.
     pub fn choose(&self, volume: &Volume, wanted: Option<NodeId>) -> Result<Member, WhyNot> {
-        let Some(entry) = self.entry(volume) else { return Err(WhyNot::NoMember { bring_back: Vec::new() }) };
+        let Some(group) = self.state.groups.get(&volume.group) else {
+            return Err(WhyNot::NoMember { bring_back: Vec::new() });
+        };
         let known = volume.replicas.keys().filter_map(|&node| {
             let report = self.replica_report(volume, node)?.clone();
             let highest = self.highest.get(&report.replica).copied().unwrap_or(0);
             let score = i64::from(wanted == Some(node));
             Some(Candidate { report, reachable: self.alive(node), score, highest })
         });
-        choose_candidate(entry, &known.collect::<Vec<_>>())
+        choose_candidate(group, &known.collect::<Vec<_>>())
     }
 
     /// What a node says of a resource.

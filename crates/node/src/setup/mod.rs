@@ -9,7 +9,7 @@ mod server;
 
 pub use init::init;
 pub use join::join;
-pub use server::JoinServer;
+pub use server::{JoinServer, Propose};
 
 use crate::{paths::Paths, supervise::write_whole};
 use anshin_base::{NodeId, Problem, VoterId};

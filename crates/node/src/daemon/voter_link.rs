@@ -1,0 +1,217 @@
+//! The daemon's end of the voter's socket: keeps it connected, numbers proposals, and turns what arrives into events.
+
+use crate::voter::protocol::{
+    FRAME_LENGTH_MAX, FromVoter, KIND, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, VERSION,
+};
+use anshin_base::{NodeId, Problem, frame::Frame};
+use anshin_ledger::{Applied, Command, Refused, State};
+use anshin_link::framed::{FrameReader, FrameWriter, frames};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+};
+
+/// Time before a lost connection is tried again.
+const RECONNECT: Duration = Duration::from_millis(100);
+/// How long the voter may take to accept a frame.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a proposal is waited for: an election may be under way.
+const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
+/// Messages that wait for a voter that is being restarted; more are refused.
+const QUEUE_MAX: usize = 1_024;
+
+/// What the voter tells.
+#[derive(Debug)]
+pub enum VoterEvent {
+    /// The connection stands.
+    Connected,
+    /// The connection is gone: what is known grows old.
+    Lost,
+    /// The newest ledger state.
+    Ledger(Box<State>),
+    /// What the voter is.
+    Status(Status),
+    /// Who is heard.
+    Nodes(Vec<NodeLiveness>),
+    /// A message from a daemon.
+    Received {
+        /// Whose.
+        from: NodeId,
+        /// The message.
+        body: Vec<u8>,
+    },
+    /// Something an operator should know.
+    Notice(Notice),
+}
+
+type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<ProposalOutcome>>>>;
+
+/// A handle for sending; cheap to clone.
+#[derive(Clone)]
+pub struct VoterLink {
+    out: mpsc::Sender<ToVoter>,
+    waiting: Waiting,
+    request_last: Arc<AtomicU64>,
+}
+
+impl VoterLink {
+    /// Keeps a connection to the voter's socket and hands every event to `events`. Ends when the receiver is dropped.
+    #[must_use]
+    pub fn start(socket: PathBuf, events: mpsc::Sender<VoterEvent>) -> Self {
+        let (out, queue) = mpsc::channel(QUEUE_MAX);
+        let waiting = Waiting::default();
+        tokio::spawn(keep(socket, queue, events, waiting.clone()));
+        Self { out, waiting, request_last: Arc::default() }
+    }
+
+    /// Sends a control message; what cannot be queued is lost, as on any network.
+    pub fn send(&self, to: NodeId, body: Vec<u8>) {
+        if self.out.try_send(ToVoter::Send { to, body }).is_err() {
+            tracing::warn!(%to, "the voter's queue is full: a message is dropped");
+        }
+    }
+
+    /// What heartbeats carry for other daemons.
+    pub fn health(&self, body: Vec<u8>) {
+        let _ = self.out.try_send(ToVoter::Health(body));
+    }
+
+    /// Proposes a command and waits for what became of it.
+    ///
+    /// # Errors
+    /// `no-quorum` if it was certainly not taken, `outcome-unknown` if nobody knows.
+    pub async fn propose(&self, command: Command) -> Result<Result<Applied, Refused>, Problem> {
+        let no_quorum = || {
+            Problem::new("no-quorum", "the ledger cannot decide now: too few voters are heard")
+                .hint("see which nodes are away: anshin status")
+        };
+        let request = self.request_last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, wait) = oneshot::channel();
+        lock(&self.waiting).insert(request, answer);
+        if self.out.send(ToVoter::Propose { request, command }).await.is_err() {
+            return Err(no_quorum());
+        }
+        let outcome = tokio::time::timeout(PROPOSE_LIMIT, wait).await;
+        lock(&self.waiting).remove(&request);
+        match outcome {
+            Ok(Ok(ProposalOutcome::Applied(applied))) => Ok(Ok(applied)),
+            Ok(Ok(ProposalOutcome::Refused(refused))) => Ok(Err(refused)),
+            Ok(Ok(ProposalOutcome::Dropped)) => Err(no_quorum()),
+            Ok(Ok(ProposalOutcome::Unknown) | Err(_)) | Err(_) => {
+                Err(Problem::new("outcome-unknown", "nobody knows whether the change was recorded")
+                    .hint("look before trying again: anshin status"))
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn keep(
+    socket: PathBuf,
+    mut queue: mpsc::Receiver<ToVoter>,
+    events: mpsc::Sender<VoterEvent>,
+    waiting: Waiting,
+) {
+    while !events.is_closed() {
+        if let Ok((reader, writer)) = connect(&socket).await {
+            if events.send(VoterEvent::Connected).await.is_err() {
+                return;
+            }
+            let ended = serve(reader, writer, &mut queue, &events, &waiting).await;
+            tracing::warn!(why = ended, "the connection to the voter ended");
+            // Dropping the senders answers every open proposal with "unknown".
+            lock(&waiting).clear();
+            if events.send(VoterEvent::Lost).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+type Reader = FrameReader<ReadHalf<UnixStream>>;
+type Writer = FrameWriter<WriteHalf<UnixStream>>;
+
+async fn connect(socket: &Path) -> Result<(Reader, Writer), String> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let (mut reader, mut writer) = frames(stream, FRAME_LENGTH_MAX, WRITE_LIMIT);
+    let hello = ToVoter::Hello { version_min: VERSION, version_max: VERSION };
+    writer.send(&frame(&hello)).await.map_err(|error| error.to_string())?;
+    let welcome = reader.expect("the voter's welcome", WRITE_LIMIT).await.map_err(|error| error.to_string())?;
+    match postcard::from_bytes(&welcome.body) {
+        Ok(FromVoter::Welcome { .. }) => {}
+        _ => return Err("the voter speaks another version".into()),
+    }
+    writer.send(&frame(&ToVoter::Subscribe)).await.map_err(|error| error.to_string())?;
+    Ok((reader, writer))
+}
+
+fn frame(message: &ToVoter) -> Frame {
+    let body = postcard::to_allocvec(message).expect("invariant: plain data encodes into memory");
+    Frame { kind: KIND, version: VERSION, body: body.into() }
+}
+
+async fn serve(
+    mut reader: Reader,
+    mut writer: Writer,
+    queue: &mut mpsc::Receiver<ToVoter>,
+    events: &mpsc::Sender<VoterEvent>,
+    waiting: &Waiting,
+) -> String {
+    loop {
+        tokio::select! {
+            incoming = reader.next() => {
+                let message = match incoming {
+                    Ok(Some(frame)) => postcard::from_bytes::<FromVoter>(&frame.body),
+                    Ok(None) => return "closed".into(),
+                    Err(error) => return error.to_string(),
+                };
+                let Ok(message) = message else { return "a message this build cannot read".into() };
+                if !hand_over(message, events, waiting).await {
+                    return "the daemon ends".into();
+                }
+            }
+            outgoing = queue.recv() => {
+                let Some(message) = outgoing else { return "the daemon ends".into() };
+                if let Err(error) = writer.send(&frame(&message)).await {
+                    return error.to_string();
+                }
+            }
+        }
+    }
+}
+
+async fn hand_over(message: FromVoter, events: &mpsc::Sender<VoterEvent>, waiting: &Waiting) -> bool {
+    let event = match message {
+        FromVoter::Ledger { state, .. } => VoterEvent::Ledger(state),
+        FromVoter::Status(status) => VoterEvent::Status(status),
+        FromVoter::Nodes(nodes) => VoterEvent::Nodes(nodes),
+        FromVoter::Received { from, body } => VoterEvent::Received { from, body },
+        FromVoter::Notice(notice) => VoterEvent::Notice(notice),
+        FromVoter::Outcome { request, outcome } => {
+            if let Some(answer) = lock(waiting).remove(&request) {
+                let _ = answer.send(outcome);
+            }
+            return true;
+        }
+        FromVoter::NotSent { to, why } => {
+            tracing::debug!(%to, why, "a message was not sent");
+            return true;
+        }
+        FromVoter::Welcome { .. } | FromVoter::ReadReady { .. } => return true,
+    };
+    events.send(event).await.is_ok()
+}
