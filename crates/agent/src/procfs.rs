@@ -92,15 +92,15 @@ pub(crate) fn signal(process: Identity, signal: Signal) -> bool {
     stat(process.pid).is_some_and(|now| now.identity == process) && pidfd_send_signal(&handle, signal).is_ok()
 }
 
+/// Processes by number and name.
+pub(crate) type Named = Vec<(i32, String)>;
+
 /// Kills what `find` finds, again and again (killed processes may have started others meanwhile), until it finds
 /// nothing or `patience` is over.
 ///
 /// # Errors
 /// The processes that are still there, with their names: those that sleep uninterruptibly, or this one itself.
-pub(crate) fn kill_all(
-    mut find: impl FnMut() -> Vec<Identity>,
-    patience: Duration,
-) -> Result<Vec<(i32, String)>, Vec<(i32, String)>> {
+pub(crate) fn kill_all(mut find: impl FnMut() -> Vec<Identity>, patience: Duration) -> Result<Named, Named> {
     let deadline = Instant::now() + patience;
     let mut killed = BTreeMap::new();
     loop {

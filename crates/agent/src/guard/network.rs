@@ -3,7 +3,7 @@
 use super::{
     core::Command,
     netlink::{Assigned, Link, Netlink},
-    packet,
+    packet::{self, Sender},
     protocol::Hold,
 };
 use anshin_base::Problem;
@@ -20,13 +20,18 @@ const KIND_ETHERNET: u16 = 1;
 #[derive(Debug)]
 pub(super) struct Network {
     netlink: RefCell<Netlink>,
+    sender: Sender,
     /// On which link each address was added.
     links: RefCell<BTreeMap<IpAddr, Link>>,
 }
 
 impl Network {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { netlink: RefCell::new(Netlink::open()?), links: RefCell::default() })
+        Ok(Self {
+            netlink: RefCell::new(Netlink::open()?),
+            sender: Sender::open()?,
+            links: RefCell::default(),
+        })
     }
 
     /// Refuses what could never work, before it is promised.
@@ -96,7 +101,7 @@ impl Network {
         if link.kind != KIND_ETHERNET || link.flags & (LINK_LOOPBACK | LINK_NO_ARP) != 0 {
             return Ok(());
         }
-        packet::announcement(address, hardware).iter().try_for_each(|one| packet::send(link.index, one))
+        packet::announcement(address, hardware).iter().try_for_each(|one| self.sender.send(link.index, one))
     }
 
     fn find_link(&self, hold: &Hold) -> Result<Link, Problem> {

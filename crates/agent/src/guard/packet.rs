@@ -45,37 +45,44 @@ pub(super) fn announcement(address: IpAddr, hardware: [u8; 6]) -> Vec<Packet> {
     }
 }
 
-/// Sends a packet out of an interface.
-pub(super) fn send(link: u32, packet: &Packet) -> io::Result<()> {
-    // SAFETY: plain numbers; the result is checked before it becomes an owned descriptor.
-    let socket = unsafe {
-        let raw =
-            libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
+/// A socket for sending packets on any interface. It stays open: closing one makes the kernel wait for all
+/// processors, tens of milliseconds that a guard does not have.
+#[derive(Debug)]
+pub(super) struct Sender(OwnedFd);
+
+impl Sender {
+    pub(super) fn open() -> io::Result<Self> {
+        // SAFETY: plain numbers; the result is checked before it becomes an owned descriptor. Protocol 0 receives nothing.
+        unsafe {
+            let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            let raw = libc::socket(libc::AF_PACKET, kind, 0);
+            if raw < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(OwnedFd::from_raw_fd(raw))) }
         }
-        OwnedFd::from_raw_fd(raw)
-    };
-    // SAFETY: all-zero is a valid sockaddr_ll.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = u16::try_from(libc::AF_PACKET).expect("invariant: small constant");
-    to.sll_protocol = packet.ethertype.to_be();
-    to.sll_ifindex = i32::try_from(link).map_err(io::Error::other)?;
-    to.sll_halen = 6;
-    to.sll_addr[..6].copy_from_slice(&packet.to);
-    let size = libc::socklen_t::try_from(size_of_val(&to)).expect("invariant: a small structure");
-    // SAFETY: both pointers are to live memory of the sizes given.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.bytes.as_ptr().cast(),
-            packet.bytes.len(),
-            0,
-            (&raw const to).cast(),
-            size,
-        )
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Sends a packet out of an interface.
+    pub(super) fn send(&self, link: u32, packet: &Packet) -> io::Result<()> {
+        // SAFETY: all-zero is a valid sockaddr_ll.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = u16::try_from(libc::AF_PACKET).expect("invariant: small constant");
+        to.sll_protocol = packet.ethertype.to_be();
+        to.sll_ifindex = i32::try_from(link).map_err(io::Error::other)?;
+        to.sll_halen = 6;
+        to.sll_addr[..6].copy_from_slice(&packet.to);
+        let size = libc::socklen_t::try_from(size_of_val(&to)).expect("invariant: a small structure");
+        // SAFETY: both pointers are to live memory of the sizes given.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                packet.bytes.as_ptr().cast(),
+                packet.bytes.len(),
+                0,
+                (&raw const to).cast(),
+                size,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
 
 /// An ARP packet for Ethernet and IPv4 in which sender and target are the same address.
