@@ -1,0 +1,5 @@
+//! framed
+/// x
+pub struct FramedStream;
+/// x
+pub struct LinkError;
