@@ -33,7 +33,8 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn layout(size: usize) -> Layout {
-        Layout::from_size_align(size, ALIGNMENT).expect("invariant: sizes are small multiples of the alignment")
+        Layout::from_size_align(size, ALIGNMENT)
+            .expect("invariant: sizes are small multiples of the alignment")
     }
 
     fn new(size: usize) -> Self {

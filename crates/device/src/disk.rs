@@ -192,7 +192,10 @@ impl Disk {
                 if at < buffer.len() {
                     self.jobs.insert(token, Job::Read { region, offset: offset + count, at });
                     let fd = self.area(region).fd.clone();
-                    io.push(Op::Read { fd, buffer, from: at, offset: offset + count }, IoTag::Disk(Tag(token)));
+                    io.push(
+                        Op::Read { fd, buffer, from: at, offset: offset + count },
+                        IoTag::Disk(Tag(token)),
+                    );
                     return None;
                 }
                 Ok(buffer.freeze())

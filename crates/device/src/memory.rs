@@ -4,11 +4,14 @@
 
 use std::io;
 
+/// include/uapi/linux/prctl.h
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
 /// Must run before any thread or ring is made: threads inherit the flag. What is refused is logged, not fatal: in a
 /// container without the capabilities the volume still works, only without the guarantee.
 pub fn protect() {
     // SAFETY: prctl with integer arguments only.
-    let flusher = unsafe { libc::prctl(libc::PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+    let flusher = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
     note("PR_SET_IO_FLUSHER", flusher);
     // SAFETY: takes flags only.
     let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };

@@ -293,7 +293,8 @@ fn send(fd: Fd, mut chunks: Vec<Bytes>) -> (squeue::Entry, Held, Fd) {
     let mut message = Box::new(Message { header, vectors, chunks });
     message.header.msg_iov = message.vectors.as_mut_ptr();
     message.header.msg_iovlen = message.vectors.len();
-    let entry = opcode::SendMsg::new(raw, &raw const message.header).flags(libc::MSG_NOSIGNAL.cast_unsigned());
+    let entry =
+        opcode::SendMsg::new(raw, &raw const message.header).flags(libc::MSG_NOSIGNAL.cast_unsigned());
     (entry.build(), Held::Message(message), fd)
 }
 
@@ -343,7 +344,8 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back_and_each_completion_carries_its_tag() {
         let path = std::env::temp_dir().join(format!("anshin-ring-{}", std::process::id()));
-        let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        let file =
+            std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let fd: Fd = Rc::new(file.into());
         let mut ring = Ring::new().unwrap();
@@ -356,7 +358,8 @@ mod tests {
                 block,
             );
         }
-        let mut seen: Vec<_> = run(&mut ring, 1000).into_iter().map(|done| (done.tag, done.result.unwrap())).collect();
+        let mut seen: Vec<_> =
+            run(&mut ring, 1000).into_iter().map(|done| (done.tag, done.result.unwrap())).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..1000).map(|block| (block, 4096)).collect::<Vec<_>>());
         ring.push(Op::Sync { fd: fd.clone() }, 1);

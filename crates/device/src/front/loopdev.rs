@@ -27,6 +27,9 @@ const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
 const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4c05;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
+/// What every mark starts with.
+const MARK: &str = "anshin:";
+const LOOP_MAJOR: u32 = 7;
 /// Another process may take the free device first; that often is not bad luck.
 const ATTEMPTS: u32 = 16;
 /// How often, and how many times, a detached device is looked at until it is really free.
@@ -118,7 +121,8 @@ impl Places {
     pub fn attach(&self, block_bytes: u32) -> Result<PathBuf, Problem> {
         let path = self.mount.join(OsStr::from_bytes(FILE_NAME));
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
-        let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| problem("cannot open the volume's file", error))?;
+        let file = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|error| problem("cannot open the volume's file", error))?;
         let mut last = io::Error::from(ErrorKind::NotFound);
         for _ in 0..ATTEMPTS {
             match self.configure(&file, block_bytes) {
@@ -147,8 +151,9 @@ impl Places {
         let number = ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE, std::ptr::null_mut())?;
         let device = PathBuf::from(format!("/dev/loop{number}"));
         make_node(&device, number)?;
-        let handle = fs::File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&device)?;
-        let mark = format!("anshin:{:016x}", random());
+        let handle =
+            fs::File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&device)?;
+        let mark = format!("{MARK}{:016x}", random());
         fs::write(&self.record, format!("{}\n{mark}\n", device.display()))?;
         // SAFETY: plain integers and arrays; all-zero is what the interface asks for in unused fields.
         let mut config: LoopConfig = unsafe { std::mem::zeroed() };
@@ -184,11 +189,13 @@ impl Places {
     /// `device-busy`.
     pub fn check_unused(&self) -> Result<(), Problem> {
         let Some(record) = self.record() else { return Ok(()) };
-        let exclusive = fs::File::options().read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC);
+        let mut exclusive = fs::File::options();
+        exclusive.read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC);
         match exclusive.open(&record.device) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 let message = format!("{} is still in use", self.device.display());
-                Err(Problem::new("device-busy", message).hint("unmount what is mounted from it, then try again"))
+                Err(Problem::new("device-busy", message)
+                    .hint("unmount what is mounted from it, then try again"))
             }
             _ => Ok(()),
         }
@@ -221,10 +228,57 @@ impl Places {
         Err(Problem::new("device-busy", message).hint("it detaches when its last user closes it"))
     }
 
+    /// The recorded loop device.
+    #[must_use]
+    pub fn node(&self) -> Option<PathBuf> {
+        self.record().map(|record| record.device)
+    }
+
+    /// Removes what an earlier process left behind. Its FUSE connection died with it, so its device gives errors only; if
+    /// something is still mounted from it, it is told to detach when that ends.
+    pub fn clean_up(&self) {
+        if self.check_unused().is_ok() {
+            if let Err(error) = self.detach() {
+                tracing::warn!(%error, "an earlier device is left");
+            }
+        } else if let Some(record) = self.record() {
+            tracing::warn!(device = %record.device.display(), "an earlier device is still in use and gives errors only");
+            if let Ok(handle) = fs::File::options().read(true).write(true).open(&record.device)
+                && is_ours(&handle, &record.mark)
+            {
+                let _ = ioctl(handle.as_raw_fd(), LOOP_CLR_FD, std::ptr::null_mut());
+            }
+            let _ = fs::remove_file(&self.device);
+        }
+        self.unmount();
+    }
+
     /// Unmounts the FUSE file system. Idempotent.
     pub fn unmount(&self) {
         while rustix::mount::unmount(&self.mount, UnmountFlags::DETACH).is_ok() {}
         let _ = fs::remove_dir(&self.mount);
+    }
+}
+
+/// Nothing of anshin's own state may live on an anshin volume (R17): refuses a path that does.
+///
+/// # Errors
+/// `state-on-volume`.
+pub fn refuse_own_volume(path: &Path) -> Result<(), Problem> {
+    let Ok(found) = rustix::fs::stat(path) else { return Ok(()) };
+    let (major, minor) = (rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev));
+    if major != LOOP_MAJOR {
+        return Ok(());
+    }
+    let name = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
+    let device = Path::new("/dev").join(name.file_name().unwrap_or_default());
+    match fs::File::open(device) {
+        Ok(handle) if is_ours(&handle, MARK) => {
+            let message = format!("{} lies on a volume of anshin", path.display());
+            Err(Problem::refused("state-on-volume", message)
+                .hint("a volume that needs itself to work stops for ever when memory is full; use another file system"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -254,7 +308,7 @@ fn make_node(device: &Path, number: u32) -> io::Result<()> {
     let minor = numbers.trim().strip_prefix("7:").and_then(|minor| minor.parse().ok()).unwrap_or(number);
     let mode = Mode::RUSR | Mode::WUSR;
     let kind = rustix::fs::FileType::BlockDevice;
-    match rustix::fs::mknodat(rustix::fs::CWD, device, kind, mode, rustix::fs::makedev(7, minor)) {
+    match rustix::fs::mknodat(rustix::fs::CWD, device, kind, mode, rustix::fs::makedev(LOOP_MAJOR, minor)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -37,10 +37,17 @@ const ZERO_PIECE: u64 = 4 << 20;
 pub struct Tag(u64);
 
 enum Open {
-    Read { unique: u64 },
-    Write { unique: u64, count: u32 },
+    Read {
+        unique: u64,
+    },
+    Write {
+        unique: u64,
+        count: u32,
+    },
     /// A flush, or a hole in `Fuse::holes`.
-    Plain { unique: u64 },
+    Plain {
+        unique: u64,
+    },
 }
 
 /// The front. Made when the replica starts to serve, dropped after the loop device is gone.
@@ -185,7 +192,9 @@ impl Fuse {
                 self.reply(unique, 0, &[]);
             }
             opcode::READ => match abi::range(arguments) {
-                Some((offset, length)) if self.inside(offset, u64::from(length)) && length as usize <= LARGEST => {
+                Some((offset, length))
+                    if self.inside(offset, u64::from(length)) && length as usize <= LARGEST =>
+                {
                     let id = self.requests.push(FrontOp::Read { offset, length });
                     self.open.insert(id, Open::Read { unique });
                 }

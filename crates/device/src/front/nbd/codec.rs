@@ -138,9 +138,14 @@ impl Request {
         if bytes.len() < REQUEST_SIZE {
             return Ok(None);
         }
-        let (Some(magic), Some(flags), Some(kind), Some(cookie), Some(offset), Some(length)) =
-            (word(bytes, 0), word(bytes, 4), word(bytes, 6), word(bytes, 8), word(bytes, 16), word(bytes, 24))
-        else {
+        let (Some(magic), Some(flags), Some(kind), Some(cookie), Some(offset), Some(length)) = (
+            word(bytes, 0),
+            word(bytes, 4),
+            word(bytes, 6),
+            word(bytes, 8),
+            word(bytes, 16),
+            word(bytes, 24),
+        ) else {
             return Ok(None);
         };
         if u32::from_be_bytes(magic) != REQUEST_MAGIC {

@@ -339,7 +339,8 @@ impl Connection {
                 waiting.data = vec![Bytes::new(); waiting.offsets.len()];
             }
             Command::Write => {
-                let payload = State::Payload { request: number, offset, left: length, fua, buffer: None, at: 0 };
+                let payload =
+                    State::Payload { request: number, offset, left: length, fua, buffer: None, at: 0 };
                 self.state = payload;
             }
             Command::Flush => push(&mut waiting, 0, FrontOp::Flush),

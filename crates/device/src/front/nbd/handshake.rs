@@ -1,8 +1,8 @@
 //! The server's side of the fixed newstyle handshake, without I/O.
 
 use super::codec::{
-    FIXED_NEWSTYLE, LENGTH_MAX, MAGIC, NO_ZEROES, NbdError, OPTION_MAGIC, OPTION_REPLY_MAGIC, TRANSMISSION_FLAGS, option,
-    reply, word,
+    FIXED_NEWSTYLE, LENGTH_MAX, MAGIC, NO_ZEROES, NbdError, OPTION_MAGIC, OPTION_REPLY_MAGIC,
+    TRANSMISSION_FLAGS, option, reply, word,
 };
 use crate::front::Geometry;
 use bytes::{BufMut, BytesMut};
@@ -61,7 +61,8 @@ impl Handshake {
         }
         loop {
             let rest = &input[taken..];
-            let (Some(magic), Some(code), Some(length)) = (word(rest, 0), word(rest, 8), word(rest, 12)) else {
+            let (Some(magic), Some(code), Some(length)) = (word(rest, 0), word(rest, 8), word(rest, 12))
+            else {
                 return Ok((taken, Step::More));
             };
             if u64::from_be_bytes(magic) != OPTION_MAGIC {
@@ -113,7 +114,9 @@ impl Handshake {
             option::LIST | option::STRUCTURED_REPLY => answer(output, code, reply::ERR_INVALID, &[]),
             option::INFO | option::GO => match requested_name(data) {
                 None => answer(output, code, reply::ERR_INVALID, &[]),
-                Some(name) if !self.offers(name) => answer(output, code, reply::ERR_UNKNOWN, b"no such volume"),
+                Some(name) if !self.offers(name) => {
+                    answer(output, code, reply::ERR_UNKNOWN, b"no such volume")
+                }
                 Some(_) => {
                     self.inform(output, code);
                     if code == option::GO {

@@ -14,6 +14,7 @@ use anshin_base::{Millis, Mono};
 use anshin_mirror::{FrontError, RequestId};
 use bytes::Bytes;
 use connection::Connection;
+pub use connection::pieces;
 use std::{collections::HashMap, io, path::Path};
 
 /// More connections than this are refused; nbdcopy opens 4, qemu up to 16.
@@ -60,6 +61,12 @@ impl Nbd {
             open: HashMap::new(),
             held: false,
         })
+    }
+
+    /// How many are connected.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.connections.len()
     }
 
     /// Drops clients that dawdle in their handshake.
