@@ -1,0 +1,201 @@
+//! The volume process's control socket, for the daemon of its node: one JSON value per line in each direction.
+//!
+//! Each [`Request`] is answered by one [`Reply`]; after [`Request::Subscribe`] the connection carries nothing but
+//! [`Reply::Event`] lines, of which the first tells the present state, so a daemon that was restarted misses nothing.
+
+mod client;
+mod server;
+
+pub use client::Client;
+pub use server::{Asked, Server, Tag};
+
+use crate::peer::LinkStatus;
+use anshin_base::{Problem, ReplicaId};
+use serde::{Deserialize, Serialize};
+
+/// What the daemon wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// How the volume is. Answered by [`Reply::Status`].
+    Status,
+    /// Planned hand-over: destroys the device (refused while it is used), flushes, gives up the role in the ledger. Answered
+    /// when that is recorded.
+    Demote,
+    /// The programs of a deposed primary are killed: answer what is suspended with errors.
+    FailSuspended,
+    /// Nothing uses the device any more: destroy it, and let a deposed primary become a secondary. Answered when it is
+    /// gone; refused while it is used. May be repeated.
+    Teardown,
+    /// Hold new writes and flush, so that the copies can be compared. Answered when done.
+    Quiesce,
+    /// End of quiescence.
+    Resume,
+    /// Everything that happens from now on.
+    Subscribe,
+    /// Destroys the device (refused while it is used) and ends the process.
+    Stop,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It cannot be done.
+    Problem {
+        /// Why.
+        problem: Problem,
+    },
+    /// How the volume is.
+    Status {
+        /// In full.
+        status: Box<VolumeStatus>,
+    },
+    /// Something happened.
+    Event {
+        /// What.
+        event: VolumeEvent,
+    },
+}
+
+/// What the daemon must know of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum VolumeEvent {
+    /// First event of a subscription: how things are.
+    State {
+        /// In full.
+        status: Box<VolumeStatus>,
+    },
+    /// Promoted and reconciled; the device is being made.
+    Serve {
+        /// In which generation.
+        generation: u64,
+    },
+    /// The device is there and answers.
+    DevicePresent {
+        /// Its path, `/dev/anshin/NAME`.
+        path: String,
+    },
+    /// The device could not be made.
+    DeviceFailed {
+        /// Why.
+        problem: Problem,
+    },
+    /// The device is destroyed.
+    DeviceGone,
+    /// Requests are held.
+    Suspended {
+        /// Why, and what ends it.
+        why: String,
+    },
+    /// Requests flow again.
+    Resumed,
+    /// Another primary is recorded: kill the programs, then `fail-suspended`, unmount, `teardown`.
+    Deposed {
+        /// The generation that replaced ours.
+        generation: u64,
+    },
+    /// The planned hand-over is recorded.
+    Demoted,
+    /// Writes are held and everything is durable everywhere.
+    Quiesced,
+    /// A resync of another replica ended.
+    ResyncDone {
+        /// Which.
+        target: ReplicaId,
+        /// Bytes compared by checksum.
+        compared: u64,
+        /// Bytes sent.
+        sent: u64,
+    },
+    /// A replica presented less progress than was seen (R7).
+    OldImage {
+        /// Which.
+        replica: ReplicaId,
+        /// What it presents.
+        presented: u64,
+        /// What was seen.
+        seen: u64,
+    },
+    /// The replica cannot be used until it is restarted or replaced.
+    Failed {
+        /// What happened.
+        why: String,
+    },
+    /// For the log.
+    Note {
+        /// What happened.
+        text: String,
+    },
+}
+
+/// Where the block device is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum DeviceState {
+    /// There is none; so it is on every secondary.
+    Absent,
+    /// It is being made.
+    SettingUp,
+    /// It is there.
+    Present {
+        /// What users open, `/dev/anshin/NAME`.
+        path: String,
+        /// What that leads to, `/dev/loopN`.
+        node: String,
+    },
+    /// It is being destroyed.
+    TearingDown,
+    /// It could not be made.
+    Failed {
+        /// Why.
+        problem: Problem,
+    },
+}
+
+/// Times of answered requests of one kind since the start, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many.
+    pub count: u64,
+    /// Half were at most this (rounded up to a power of two).
+    pub p50_us: u64,
+    /// 99 of 100 were at most this (rounded up to a power of two).
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// Everything about the volume on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// The volume's name.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Process id.
+    pub pid: u32,
+    /// The replica; None while its metadata is being read.
+    pub replica: Option<anshin_mirror::Status>,
+    /// The block device.
+    pub device: DeviceState,
+    /// The fronts that are up and who uses them.
+    pub fronts: Vec<String>,
+    /// Path of the NBD socket while it is open.
+    pub nbd: Option<String>,
+    /// Whether the backing files bypass the page cache.
+    pub direct_io: bool,
+    /// Whether the voter can be reached.
+    pub voter_connected: bool,
+    /// Data links.
+    pub links: Vec<LinkStatus>,
+    /// Reads.
+    pub reads: Latency,
+    /// Writes, trims and zeroings.
+    pub writes: Latency,
+    /// Flushes.
+    pub flushes: Latency,
+}
