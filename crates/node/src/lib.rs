@@ -1,4 +1,27 @@
-//! node
+//! The node: the voter process, the daemon with its public interface, and making and joining a site.
 
 pub mod control;
+pub mod daemon;
+pub mod paths;
+pub mod setup;
+pub mod supervise;
 pub mod view;
+pub mod voter;
+
+use anshin_base::Problem;
+
+/// A random number that is not 0.
+///
+/// # Errors
+/// If the machine gives no randomness.
+pub fn random_id() -> Result<u64, Problem> {
+    let mut bytes = [0; 8];
+    loop {
+        getrandom::fill(&mut bytes).map_err(|error| {
+            Problem::new("randomness", format!("the machine gives no random bytes: {error}"))
+        })?;
+        if bytes != [0; 8] {
+            return Ok(u64::from_le_bytes(bytes));
+        }
+    }
+}

@@ -51,6 +51,8 @@ pub struct JoinDone {
     pub node: String,
     /// Its number in the ledger.
     pub id: u32,
+    /// A token for the next server; None if the site could not make one.
+    pub token: Option<JoinToken>,
 }
 
 /// Make a join token.
@@ -109,6 +111,13 @@ pub enum Program {
     Ocf {
         /// `provider:type`.
         agent: String,
+        /// Its parameters.
+        parameters: BTreeMap<String, String>,
+    },
+    /// A program that is part of anshin, such as `demo`.
+    BuiltIn {
+        /// Which.
+        what: String,
         /// Its parameters.
         parameters: BTreeMap<String, String>,
     },
