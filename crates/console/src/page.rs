@@ -114,13 +114,14 @@ impl Main<'_> {
     }
 
     fn copies<'v>(&self, volume: &'v VolumeView) -> Vec<Copy<'v>> {
-        volume.replicas.iter().map(|replica| self.copy(replica)).collect()
+        volume.replicas.iter().map(|replica| self.copy(volume, replica)).collect()
     }
 
-    fn copy<'v>(&self, replica: &'v ReplicaView) -> Copy<'v> {
+    fn copy<'v>(&self, volume: &VolumeView, replica: &'v ReplicaView) -> Copy<'v> {
         let fresh = replica.last_heard_ms.is_some_and(|ms| ms <= HEARD_MS_MAX);
         let level = match replica.state {
             _ if !fresh => Level::Unknown,
+            ReplicaState::Primary if volume.suspended.is_some() => Level::Red,
             ReplicaState::Primary | ReplicaState::InSync => Level::Green,
             ReplicaState::Resyncing | ReplicaState::Behind => Level::Amber,
             ReplicaState::Unknown => Level::Unknown,

@@ -77,7 +77,7 @@ fn whole(facts: &Facts, lines: &[PostureLine], level: Level) -> String {
             bad.next_back().map(|line| format!("{so}: {}.", line.tell())).unwrap_or_default()
         }
         Level::Unknown if !facts.quorate() => format!(
-            "Not known: this node has no quorum ({} of {} votes), and what it knows of the site is {} old.",
+            "This node has no quorum ({} of {} votes): what it knows of the site is {} old.",
             facts.quorum.votes_present,
             facts.quorum.votes_needed,
             age(facts.quorum.ledger_age_ms)
@@ -89,8 +89,8 @@ fn whole(facts: &Facts, lines: &[PostureLine], level: Level) -> String {
         Level::Red => {
             let first = bad.next().map(PostureLine::tell).unwrap_or_default();
             match bad.count() {
-                0 => format!("Broken: {first}."),
-                more => format!("Broken: {first} (and {more} more)."),
+                0 => format!("{first}."),
+                more => format!("{first} (and {more} more below)."),
             }
         }
     }
@@ -99,12 +99,14 @@ fn whole(facts: &Facts, lines: &[PostureLine], level: Level) -> String {
 impl PostureLine {
     /// Subject and sentence in one.
     fn tell(&self) -> String {
-        match self.subject.starts_with("node ") {
-            true => format!("{} {}", self.subject, self.sentence),
-            false => format!("{}: {}", self.subject, self.sentence),
+        match self.subject == LEDGER || self.subject.starts_with("volume ") {
+            true => format!("{}: {}", self.subject, self.sentence),
+            false => format!("{} {}", self.subject, self.sentence),
         }
     }
 }
+
+const LEDGER: &str = "ledger";
 
 /// A length of time for people.
 #[must_use]
@@ -141,7 +143,7 @@ fn ledger_line(facts: &Facts) -> PostureLine {
         quorum.votes_needed,
         age(quorum.ledger_age_ms)
     );
-    PostureLine { subject: "ledger".to_owned(), level, sentence, evidence }
+    PostureLine { subject: LEDGER.to_owned(), level, sentence, evidence }
 }
 
 /// A line for a node that needs attention.
@@ -217,12 +219,12 @@ fn volume_finding(facts: &Facts, volume: &VolumeView) -> (Level, String) {
 /// The finding on a volume that is served.
 fn copies_finding(facts: &Facts, volume: &VolumeView, primary: &str) -> (Level, String) {
     if let Some(replica) = volume.replicas.iter().find(|replica| !is_current(volume, replica)) {
-        return (Level::Amber, format!("served by {primary}; {}", lacking(replica)));
+        return (Level::Amber, format!("{}; {primary} serves it", lacking(replica)));
     }
     let unseen =
         volume.in_sync.iter().find(|node| volume.replicas.iter().all(|replica| replica.node != **node));
     if let Some(node) = unseen {
-        return (Level::Amber, format!("served by {primary}; nothing is known of the copy on {node}"));
+        return (Level::Amber, format!("nothing is known of the copy on {node}; {primary} serves it"));
     }
     let others: Vec<&str> =
         volume.replicas.iter().map(|r| r.node.as_str()).filter(|node| *node != primary).collect();
@@ -293,7 +295,7 @@ fn service_finding(facts: &Facts, service: &ServiceView) -> (Level, String) {
         RunState::Starting => (Level::Red, format!("is starting on {at}")),
         RunState::Stopping => (Level::Red, format!("is stopping on {at}")),
         RunState::Stopped => (Level::Amber, "is stopped, as requested".to_owned()),
-        RunState::Unknown => (Level::Unknown, "nothing is known of it".to_owned()),
+        RunState::Unknown => (Level::Unknown, "is in an unknown state".to_owned()),
         RunState::Running => running_finding(facts, service, at),
     }
 }
@@ -314,7 +316,7 @@ fn running_finding(facts: &Facts, service: &ServiceView, at: &str) -> (Level, St
         match facts.volume(name).map(|volume| (volume, volume_finding(facts, volume))) {
             None => return (Level::Unknown, format!("runs on {at}; nothing is known of its volume {name}")),
             Some((_, (level @ (Level::Red | Level::Unknown), finding))) => {
-                return (level, format!("on {at}, volume {name}: {finding}"));
+                return (level, format!("is held up on {at}: volume {name}: {finding}"));
             }
             Some((volume, _)) if volume.primary.as_deref() != Some(at) => {
                 return (Level::Unknown, format!("runs on {at}, but its volume {name} is not there"));

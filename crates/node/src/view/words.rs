@@ -40,7 +40,7 @@ impl NodeState {
     pub fn word(self) -> &'static str {
         match self {
             Self::Online => "online",
-            Self::Offline => "offline",
+            Self::Offline => "silent",
             Self::Standby => "standby",
             Self::Maintenance => "maintenance",
         }
