@@ -8,6 +8,8 @@
 pub mod candidate;
 pub mod coordinator;
 pub mod engine;
+#[cfg(test)]
+mod golden;
 pub mod liveness;
 pub mod log;
 pub mod state;

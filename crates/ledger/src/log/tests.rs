@@ -70,11 +70,7 @@ fn version_1_has_these_bytes() {
     let mut bytes = disk.a[..64].to_vec();
     bytes.extend(&disk.a[BLOCK..BLOCK + 64]);
     bytes.extend(&disk.a[2 * BLOCK..2 * BLOCK + 64]);
-    assert_eq!(
-        bytes,
-        include_bytes!("../../golden/log-v1.bin"),
-        "the format may only change with a new version"
-    );
+    crate::golden::compare("log-v1.bin", &bytes);
 }
 
 #[test]
@@ -123,7 +119,7 @@ fn damage_before_the_tail_means_rejoin() {
     }
     // Base and every batch but the last; each byte that carries something.
     for block in 1..5 {
-        for at in [0, 5, 9, 17, 25, 29, 33, 36, 60] {
+        for at in [0, 4, 9, 17, 25, 29, 33, 36, 40] {
             let mut broken = disk.clone();
             broken.a[block * BLOCK + at] ^= 1;
             let result = broken.recover();
