@@ -4,6 +4,7 @@ use super::{
     leader::{Command, Leader},
     local::LocalResources,
     messages::{Happened, Message, NodeReport, Order, VolumeReport, Work},
+    model,
     parts::{self, services},
     voter_link::{VoterEvent, VoterLink},
     volumes::{self, Leftovers},
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{paths::Paths, supervise::Supervisor, view::Happening, voter::protocol};
 use anshin_agent::{Action, Operation, OperationResult, Rc, Runner, Status};
-use anshin_base::{GroupChange, Millis, Mono, NodeId, Problem};
+use anshin_base::{ByteSize, GroupChange, GroupId, Millis, Mono, NodeId, Problem};
 use anshin_device::control::{VolumeEvent, VolumeStatus};
 use anshin_ledger::{Command as LedgerCommand, State};
 use anshin_mirror::RoleName;
@@ -29,7 +30,9 @@ const TICK: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Millis = Millis(1_000);
 /// Happenings kept and told to others.
 const HAPPENED_MAX: usize = 200;
-/// After this long without a sign a node counts as silent; twice the voters' own measure is never shown as heard.
+/// Time before making a replica is tried again.
+const MAKE_AGAIN: Duration = Duration::from_secs(5);
+/// Time before taking down what would not go is tried again.
 const TAKE_DOWN_AGAIN: Duration = Duration::from_millis(500);
 /// Events that may wait; what produces them waits then.
 pub const EVENTS_MAX: usize = 4_096;
@@ -54,6 +57,8 @@ pub enum Event {
     Volume(String, Option<Box<VolumeEvent>>),
     /// A volume process was asked for its status.
     VolumeStatus(String, Option<Box<VolumeStatus>>),
+    /// A replica's files were made, or not.
+    ReplicaMade(String, Result<(), Problem>),
     /// A background proposal was decided, or not.
     Proposed(String),
     /// What a lost primary role left behind is gone, or not yet.
@@ -109,6 +114,9 @@ pub struct Core {
     busy: BTreeMap<String, VecDeque<(Option<NodeId>, Order)>>,
     proposed: BTreeSet<String>,
     formatting: BTreeSet<String>,
+    last_primary: BTreeMap<GroupId, NodeId>,
+    /// What the voter was told last.
+    wanted: Option<protocol::Wanted>,
 }
 
 impl Core {
@@ -138,6 +146,8 @@ impl Core {
             busy: BTreeMap::new(),
             proposed: BTreeSet::new(),
             formatting: BTreeSet::new(),
+            last_primary: BTreeMap::new(),
+            wanted: None,
         };
         core.supervisor.want("voter", &["run".into(), "voter".into()]);
         core.supervisor.want("guard", &["run".into(), "guard".into()]);
@@ -190,6 +200,7 @@ impl Core {
             Event::Proposed(key) => {
                 self.proposed.remove(&key);
             }
+            Event::ReplicaMade(volume, made) => self.replica_made(&volume, made),
             Event::TakenDown(volume, result) => self.taken_down(&volume, result),
         }
     }
@@ -233,6 +244,7 @@ impl Core {
     fn voter_event(&mut self, event: VoterEvent) {
         match event {
             VoterEvent::Connected => {
+                self.wanted = None;
                 self.report_due = true;
                 self.broadcast(&Message::Ask);
             }
@@ -396,6 +408,7 @@ impl Core {
     fn lead(&mut self) {
         if !self.world.leads() {
             self.leader = None;
+            self.wanted = None;
             return;
         }
         let mut leader = match self.leader.take() {
@@ -423,12 +436,26 @@ impl Core {
                 Command::Happened { subject, what, why } => self.note(&subject, &what, &why),
             }
         }
+        self.tell_wanted();
         self.create_groups();
         self.forget_moves_that_arrived();
     }
 
     fn knows_all_living(&self) -> bool {
         self.world.state.nodes.keys().all(|&node| !self.world.alive(node) || self.world.reports.contains_key(&node))
+    }
+
+    fn tell_wanted(&mut self) {
+        let state = self.world.state.clone();
+        for volume in state.volumes.values() {
+            if let Some(node) = self.world.primary_node(volume) {
+                self.last_primary.insert(volume.group, node);
+            }
+        }
+        let wanted = model::wanted(&self.world, &self.last_primary);
+        if self.wanted.as_ref() != Some(&wanted) && self.setup.voter.wanted(wanted.clone()) {
+            self.wanted = Some(wanted);
+        }
     }
 
     /// A group begins with the replica that its node made first; the others are resynced into it.
@@ -563,7 +590,7 @@ impl Core {
         for volume in state.volumes.values() {
             let Some(replica) = volume.replicas.get(&self.setup.me) else { continue };
             if !volumes::exists(&self.setup.paths, &volume.name) {
-                self.make_replica(volume.name.clone(), volume.size.0, volume.group);
+                self.make_replica(volume.name.clone(), volume.size, volume.group);
                 continue;
             }
             if !self.volumes.contains_key(&volume.name) {
@@ -581,20 +608,31 @@ impl Core {
         }
     }
 
-    fn make_replica(&mut self, volume: String, bytes: u64, group: anshin_base::GroupId) {
+    fn make_replica(&mut self, volume: String, bytes: ByteSize, group: GroupId) {
         if !self.formatting.insert(volume.clone()) {
             return;
         }
-        let directory = self.setup.paths.volume(&volume);
-        let result = anshin_device::create(&directory, group, bytes);
-        match result {
-            Ok(replica) => tracing::info!(volume, %replica, "made a replica"),
+        let (directory, events) = (self.setup.paths.volume(&volume), self.setup.events.clone());
+        tokio::spawn(async move {
+            let hot_extents = anshin_device::HOT_EXTENTS;
+            let what = anshin_device::Create { bytes, group, hot_extents, preallocate: false };
+            let made = volumes::blocking(move || anshin_device::create(&directory, &what)).await;
+            if made.is_err() {
+                tokio::time::sleep(MAKE_AGAIN).await;
+            }
+            let _ = events.send(Event::ReplicaMade(volume, made.map(|_| ()))).await;
+        });
+    }
+
+    fn replica_made(&mut self, volume: &str, made: Result<(), Problem>) {
+        self.formatting.remove(volume);
+        match made {
+            Ok(()) => self.keep_volumes(),
             Err(problem) => {
                 tracing::error!(volume, %problem, "cannot make a replica");
-                self.note(&volume, "cannot make a replica", &problem.message);
+                self.note(volume, "cannot make a copy here", &problem.message);
             }
         }
-        self.formatting.remove(&volume);
     }
 
     /// Two threads per volume: one waits for events, one asks for the status.

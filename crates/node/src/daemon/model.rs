@@ -6,12 +6,14 @@ use super::{
     world::World,
 };
 use anshin_agent::Status;
-use anshin_base::NodeId;
+use crate::voter::protocol::Wanted;
+use anshin_base::{GroupId, NodeId};
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget};
 use anshin_policy::{
     Cluster, FailCount, Location, Node as PolicyNode, Operation, OperationRecord, RecordStatus, Resource, Score,
     UnixSeconds,
 };
+use std::collections::BTreeMap;
 
 /// How much a service wants the node that the ledger already made primary of its volume (after a failure the
 /// leading voter promotes at once). Above stickiness and preference, below any ban.
@@ -141,6 +143,26 @@ fn locations(world: &World, service: &Service) -> Vec<Location> {
 
 fn location(service: &Service, what: &str, node: &Node, score: Score) -> Location {
     Location::new(&format!("{}: {what} on {}", service.name, node.name), &service.name, &node.name, score)
+}
+
+/// Where each volume should be active, for the voter that leads: it promotes as soon as it sees that a primary is gone, without
+/// waiting for a daemon. `last` is where each was active before: a restart in place stays in place.
+#[must_use]
+pub fn wanted(world: &World, last: &BTreeMap<GroupId, NodeId>) -> Wanted {
+    let mut wanted = Wanted::new();
+    for service in services(&world.state) {
+        let Some(volume) = service.volume.as_ref().and_then(|name| world.state.volumes.get(name)) else { continue };
+        if service.target == ServiceTarget::Stopped {
+            continue;
+        }
+        let score = |node: NodeId| match (service.preferred == Some(node), last.get(&volume.group) == Some(&node)) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        wanted.insert(volume.group, volume.replicas.keys().map(|&node| (node, score(node))).collect());
+    }
+    wanted
 }
 
 /// Why a service cannot run on a node, if so: the node stores no data, or its copy of the volume cannot be promoted.

@@ -41,7 +41,8 @@ pub async fn status(paths: &Paths, volume: &str) -> Result<VolumeStatus, Problem
     blocking(move || Client::connect(&path, Some(ANSWER_LIMIT))?.status()).await
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs work that blocks on a thread that may.
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(work).await;

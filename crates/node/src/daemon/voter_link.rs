@@ -1,7 +1,7 @@
 //! The daemon's end of the voter's socket: keeps it connected, numbers proposals, and turns what arrives into events.
 
 use crate::voter::protocol::{
-    FRAME_LENGTH_MAX, FromVoter, KIND, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, VERSION,
+    FRAME_LENGTH_MAX, FromVoter, KIND, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, VERSION, Wanted,
 };
 use anshin_base::{NodeId, Problem, frame::Frame};
 use anshin_ledger::{Applied, Command, Refused, State};
@@ -81,9 +81,10 @@ impl VoterLink {
         }
     }
 
-    /// What heartbeats carry for other daemons.
-    pub fn health(&self, body: Vec<u8>) {
-        let _ = self.out.try_send(ToVoter::Health(body));
+    /// Where each group should be active, for the time this voter leads. Returns false if it could not be queued.
+    #[must_use]
+    pub fn wanted(&self, wanted: Wanted) -> bool {
+        self.out.try_send(ToVoter::Wanted(Some(wanted))).is_ok()
     }
 
     /// Proposes a command and waits for what became of it.

@@ -21,8 +21,6 @@ pub struct Heard {
     pub relayed: bool,
     /// What its replicas said last.
     pub replicas: Vec<ReplicaReport>,
-    /// The voter's version.
-    pub version: Option<String>,
 }
 
 /// One daemon's knowledge.

@@ -40,10 +40,10 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
     let join_at = std::net::SocketAddr::new(address, ports.join).to_string();
     let token = JoinToken::create(&request.site, authority.fingerprint(), vec![join_at], expires)?;
     let roles = Roles { data: true, witness: false };
-    let commands = [
+    let commands = vec![
         Command::InitSite(Site {
             name: request.site.clone(),
-            id: u64::from_le_bytes(authority.site().0[..8].try_into().unwrap_or_default()),
+            id: voter::site_number(authority.site()),
             ca_certificate: authority.certificate_pem().to_owned(),
             timing: Timing::default(),
         }),
@@ -61,7 +61,7 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
             used_by: None,
         }),
     ];
-    voter::bootstrap_first(&paths.voter(), &commands)?;
+    voter::found(&paths.voter(), authority.site(), commands)?;
     let file = NodeFile {
         site: request.site.clone(),
         node: node.clone(),

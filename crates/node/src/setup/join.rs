@@ -102,8 +102,14 @@ fn settle(
         Authority::from_pem(&grant.authority_pem, authority_key)?.save(&paths.identity())?;
     }
     credentials.save(&paths.identity())?;
-    voter::bootstrap_join(&paths.voter(), grant.voter, &grant.members)?;
     let identity = credentials.identity();
+    let peers = grant.members.iter().filter(|member| member.id != identity.node).map(|member| voter::Peer {
+        node: member.id,
+        voter: member.voter,
+        addresses: member.addresses.iter().map(|address| endpoint(address, member.ports.voter)).collect(),
+    });
+    let who = (identity.node, grant.voter, roles.witness);
+    voter::join(&paths.voter(), identity.site, grant.epoch, who, peers.collect())?;
     let file = NodeFile {
         site: site.to_owned(),
         node: identity.name.clone(),
@@ -117,4 +123,9 @@ fn settle(
     };
     file.save(paths)?;
     Ok(JoinDone { site: site.to_owned(), node: identity.name.clone(), id: identity.node.0, token: grant.next_token })
+}
+
+/// An address and port as one text; an IPv6 address in brackets.
+fn endpoint(address: &str, port: u16) -> String {
+    address.parse::<IpAddr>().map_or_else(|_| format!("{address}:{port}"), |ip| std::net::SocketAddr::new(ip, port).to_string())
 }

@@ -5,7 +5,7 @@
 
 use super::{init::view_of, token_hash, unix_now, TOKEN_VALID_S};
 use crate::view::JoinToken as JoinTokenView;
-use anshin_base::{Problem, VoterId, frame::Frame};
+use anshin_base::{LedgerEpoch, Problem, VoterId, frame::Frame};
 use anshin_ledger::state::{
     Applied, Command, JoinToken as LedgerToken, NewNode, Node, Ports, Refused, Roles, State, UnixSeconds,
 };
@@ -61,6 +61,8 @@ pub enum Admission {
 pub struct Grant {
     /// Its voter's id.
     pub voter: VoterId,
+    /// The ledger's epoch.
+    pub epoch: LedgerEpoch,
     /// Its certificate.
     pub certificate_pem: String,
     /// The authority's certificate.
@@ -179,6 +181,8 @@ impl JoinServer {
         let state = (self.state)();
         Ok(Grant {
             voter,
+            // Epochs begin with arbitration between two nodes, which does not exist yet.
+            epoch: LedgerEpoch(1),
             certificate_pem,
             authority_pem: self.authority.certificate_pem().to_owned(),
             authority_key_pem: roles.data.then(|| self.authority.key_pem().to_owned()),

@@ -1,6 +1,6 @@
-//! stub until merged
-use anshin_base::{Problem, VoterId};
-use anshin_ledger::state::{Command, Node};
-use std::path::Path;
-pub fn bootstrap_first(_: &Path, _: &[Command]) -> Result<(), Problem> { Ok(()) }
-pub fn bootstrap_join(_: &Path, _: VoterId, _: &[Node]) -> Result<(), Problem> { Ok(()) }
+//! stub
+mod beat;
+mod bootstrap;
+pub mod protocol;
+pub use beat::Beat;
+pub use bootstrap::{Bootstrap, Peer, found, join, site_number};
