@@ -5,6 +5,7 @@
 mod cib;
 mod digest;
 mod model;
+mod place;
 mod plan;
 mod score;
 mod simulate;

@@ -15,7 +15,7 @@ use std::ops::{Index, IndexMut};
 
 pub(crate) use failures::{FailureExpiry, failure_limit_reached};
 pub(crate) use meta::{CloneOptions, Meta, MultipleActive, Requires};
-pub(crate) use options::Options;
+pub(crate) use options::{Options, Placing};
 pub(crate) use resource::{Kind, Rsc};
 
 /// Position of a node in [`World::nodes`].
