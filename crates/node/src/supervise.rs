@@ -63,7 +63,8 @@ impl Supervisor {
 
     /// Adds a process that must run from now on. One that runs already under this name is adopted.
     pub fn want(&mut self, name: &str, arguments: &[String]) {
-        let wanted = Wanted { arguments: arguments.to_vec(), child: None, failures: 0, next_start: Instant::now() };
+        let wanted =
+            Wanted { arguments: arguments.to_vec(), child: None, failures: 0, next_start: Instant::now() };
         self.wanted.entry(name.to_owned()).or_insert(wanted);
     }
 

@@ -31,10 +31,13 @@ pub fn move_target(world: &World, service: &Service, to: Option<&str>) -> Result
         model::why_not(world, service, node).map_or(Ok(()), Err)
     };
     if let Some(name) = to {
-        let node = world.node_named(name).ok_or_else(|| unknown("node", name, "list them: anshin node list"))?.id;
+        let node =
+            world.node_named(name).ok_or_else(|| unknown("node", name, "list them: anshin node list"))?.id;
         return match usable(node) {
             Ok(()) => Ok(node),
-            Err(why) => Err(Problem::refused("move-refused", format!("{} cannot run on {name}: {why}", service.name))),
+            Err(why) => {
+                Err(Problem::refused("move-refused", format!("{} cannot run on {name}: {why}", service.name)))
+            }
         };
     }
     let mut others = world.state.nodes.keys().copied().filter(|&node| Some(node) != runs_on);
@@ -67,7 +70,9 @@ pub async fn drill(site: &Site, request: DrillRequest) -> Result<DrillReport, Pr
             let problem = Problem::new("service-unknown", "there is no service to rehearse with");
             return Err(problem.hint("protect something first: anshin protect"));
         }
-        (None, _) => return Err(Problem::new("service-invalid", "there are several services").hint("name one")),
+        (None, _) => {
+            return Err(Problem::new("service-invalid", "there are several services").hint("name one"));
+        }
     };
     let service = world.state.services.get(&name).cloned();
     let service = service.ok_or_else(|| unknown("service", &name, "list them: anshin service list"))?;
@@ -75,7 +80,11 @@ pub async fn drill(site: &Site, request: DrillRequest) -> Result<DrillReport, Pr
         return Err(Problem::new("service-busy", format!("{name} does not run now"))
             .hint(format!("see: anshin explain {name}")));
     };
-    if request.failover { moved(site, &world, &service, from).await } else { Ok(rehearsed(&world, &service, from)) }
+    if request.failover {
+        moved(site, &world, &service, from).await
+    } else {
+        Ok(rehearsed(&world, &service, from))
+    }
 }
 
 /// What the scheduler would do if the node died, on the live state with that node taken away.
@@ -112,7 +121,12 @@ fn rehearsed(world: &World, service: &Service, from: NodeId) -> DrillReport {
     }
 }
 
-async fn moved(site: &Site, world: &Arc<World>, service: &Service, from: NodeId) -> Result<DrillReport, Problem> {
+async fn moved(
+    site: &Site,
+    world: &Arc<World>,
+    service: &Service,
+    from: NodeId,
+) -> Result<DrillReport, Problem> {
     let at = jiff::Timestamp::now();
     let begun = Instant::now();
     let to = site.move_service(&service.name, None).await?;

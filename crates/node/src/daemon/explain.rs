@@ -27,7 +27,12 @@ pub fn explain(world: &World, status: &SiteStatus, subject: &str) -> Result<Expl
 }
 
 fn decisions(world: &World, subject: &str) -> Vec<Reason> {
-    let about = world.state.decisions.iter().rev().filter(|decision| decision.subject.ends_with(&format!("/{subject}")));
+    let about = world
+        .state
+        .decisions
+        .iter()
+        .rev()
+        .filter(|decision| decision.subject.ends_with(&format!("/{subject}")));
     about.take(5).map(|decision| reason(decision.what.clone(), decision.reason.clone())).collect()
 }
 
@@ -35,14 +40,20 @@ fn service(world: &World, status: &SiteStatus, name: &str) -> Explanation {
     let view = status.facts.services.iter().find(|service| service.name == name);
     let answer = view.map_or_else(String::new, |view| {
         let place = view.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-        format!("{name} is {}{place}: {}", serde_json::to_value(view.state).map_or_else(|_| String::new(), |state| state.as_str().unwrap_or_default().to_owned()), view.why)
+        format!(
+            "{name} is {}{place}: {}",
+            serde_json::to_value(view.state)
+                .map_or_else(|_| String::new(), |state| state.as_str().unwrap_or_default().to_owned()),
+            view.why
+        )
     });
     let clock = jiff::Timestamp::now().as_second();
     let plan = anshin_policy::plan(&model::cluster(world), UnixSeconds(clock));
     let mut because = Vec::new();
     let first = plan.placements.iter().find(|placement| placement.resource.starts_with(&format!("{name}.")));
     if let Some(placement) = first {
-        let scores: Vec<String> = placement.scores.iter().map(|(node, score)| format!("{node} {score}")).collect();
+        let scores: Vec<String> =
+            placement.scores.iter().map(|(node, score)| format!("{node} {score}")).collect();
         because.push(reason("how much each node is wanted", scores.join(", ")));
         because.extend(placement.reasons.iter().map(|line| reason(line.clone(), "")));
     }
@@ -74,8 +85,12 @@ fn volume(world: &World, status: &SiteStatus, name: &str) -> Explanation {
         let set = format!("generation {}: {}", view.generation, view.in_sync.join(", "));
         because.push(reason("the ledger's in-sync set", set));
         for replica in &view.replicas {
-            let behind = replica.behind_bytes.map_or_else(|| "unknown".into(), |bytes| format!("{bytes} bytes"));
-            because.push(reason(format!("the copy on {}", replica.node), format!("{:?}, behind {behind}", replica.state)));
+            let behind =
+                replica.behind_bytes.map_or_else(|| "unknown".into(), |bytes| format!("{bytes} bytes"));
+            because.push(reason(
+                format!("the copy on {}", replica.node),
+                format!("{:?}, behind {behind}", replica.state),
+            ));
         }
     }
     because.extend(decisions(world, name));
@@ -89,7 +104,8 @@ fn node(world: &World, status: &SiteStatus, name: &str) -> Explanation {
         None => format!("{name} is {:?} and was never heard", view.state),
     });
     let what_if = status.what_if.iter().filter(|what| what.event.contains(name));
-    let mut because: Vec<Reason> = what_if.map(|what| reason(what.event.clone(), what.outcome.clone())).collect();
+    let mut because: Vec<Reason> =
+        what_if.map(|what| reason(what.event.clone(), what.outcome.clone())).collect();
     because.extend(decisions(world, name));
     Explanation { subject: name.to_owned(), answer, because, rejected: Vec::new() }
 }

@@ -7,8 +7,8 @@ use super::{
     world::World,
 };
 use crate::view::{
-    Facts, Happening, NodeState as NodeStateView, NodeView, Quorum, ReplicaState, ReplicaView, ResourceView, Resync,
-    Role, RunState, ServiceView, VolumeView, VoterView,
+    Facts, Happening, NodeState as NodeStateView, NodeView, Quorum, ReplicaState, ReplicaView, ResourceView,
+    Resync, Role, RunState, ServiceView, VolumeView, VoterView,
 };
 use anshin_base::NodeId;
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
@@ -81,8 +81,10 @@ fn volume_view(world: &World, volume: &Volume) -> VolumeView {
     let entry = world.entry(volume);
     let primary = world.primary_node(volume);
     let in_sync = entry.map(|entry| entry.in_sync.keys()).into_iter().flatten();
-    let in_sync: Vec<String> =
-        in_sync.filter_map(|&replica| world.node_of(volume, replica)).map(|node| world.name_of(node)).collect();
+    let in_sync: Vec<String> = in_sync
+        .filter_map(|&replica| world.node_of(volume, replica))
+        .map(|node| world.name_of(node))
+        .collect();
     let own = volume_report(world, volume, world.me);
     let serving = primary.and_then(|node| volume_report(world, volume, node));
     VolumeView {
@@ -106,7 +108,10 @@ fn suspended(
     serving: Option<&VolumeReport>,
 ) -> Option<String> {
     let Some(primary) = primary else {
-        return world.choose(volume, None).err().map(|why| format!("nobody can be promoted: {}", in_names(world, volume, &why)));
+        return world
+            .choose(volume, None)
+            .err()
+            .map(|why| format!("nobody can be promoted: {}", in_names(world, volume, &why)));
     };
     if !world.alive(primary) {
         let why = world.choose(volume, None).err().map(|why| in_names(world, volume, &why));
@@ -161,7 +166,9 @@ fn replica_view(world: &World, volume: &Volume, node: NodeId, primary: Option<No
         ReplicaState::Primary
     } else if seen_by_primary.is_some_and(|peer| peer.resync.is_some()) {
         ReplicaState::Resyncing
-    } else if recorded && (is_primary || primary.is_none() || seen_by_primary.is_some_and(|peer| peer.connected)) {
+    } else if recorded
+        && (is_primary || primary.is_none() || seen_by_primary.is_some_and(|peer| peer.connected))
+    {
         ReplicaState::InSync
     } else if recorded {
         ReplicaState::Unknown
@@ -179,7 +186,11 @@ fn replica_view(world: &World, volume: &Volume, node: NodeId, primary: Option<No
             bytes_per_s: 0,
             seconds_left: None,
         }),
-        last_heard_ms: if node == world.me { Some(0) } else { world.heard.get(&node).and_then(|heard| heard.age_ms) },
+        last_heard_ms: if node == world.me {
+            Some(0)
+        } else {
+            world.heard.get(&node).and_then(|heard| heard.age_ms)
+        },
     }
 }
 
@@ -192,7 +203,8 @@ fn service_view(world: &World, service: &Service) -> ServiceView {
             let node = runs_on.or_else(|| running_on(world, &all[0].id));
             let report = node.and_then(|node| world.resource(node, &part.id));
             let newest = report.and_then(|report| report.records.iter().max_by_key(|record| record.call));
-            let failures = report.map_or(0, |report| report.failures.iter().map(|failures| failures.count).sum());
+            let failures =
+                report.map_or(0, |report| report.failures.iter().map(|failures| failures.count).sum());
             let bad = newest.is_some_and(|record| record.result.rc.0 != record.expected);
             ResourceView {
                 name: part.id.clone(),
@@ -216,7 +228,12 @@ fn service_view(world: &World, service: &Service) -> ServiceView {
     let last = all.last().and_then(|part| running_on(world, &part.id).map(|node| (node, part.id.clone())));
     let since = last.and_then(|(node, id)| {
         let report = world.resource(node, &id)?;
-        let started = report.records.iter().filter(|record| record.operation == "start").map(|record| record.at).max()?;
+        let started = report
+            .records
+            .iter()
+            .filter(|record| record.operation == "start")
+            .map(|record| record.at)
+            .max()?;
         jiff::Timestamp::from_second(started).ok().map(|at| at.to_string())
     });
     ServiceView {
@@ -253,7 +270,11 @@ fn run_state(world: &World, service: &Service, resources: &[ResourceView], up: u
     }
     if up == resources.len() && up > 0 {
         let node = resources[0].node.clone().unwrap_or_default();
-        let others = world.state.nodes.keys().filter(|&&node| world.alive(node) && model::why_not(world, service, node).is_none());
+        let others = world
+            .state
+            .nodes
+            .keys()
+            .filter(|&&node| world.alive(node) && model::why_not(world, service, node).is_none());
         let why = match others.count() {
             0 | 1 => format!("only {node} can run it now"),
             count => format!("{node} holds the volume; {count} nodes can run it"),
@@ -265,7 +286,11 @@ fn run_state(world: &World, service: &Service, resources: &[ResourceView], up: u
         .nodes
         .values()
         .filter_map(|node| {
-            let why = if world.alive(node.id) { model::why_not(world, service, node.id) } else { Some("not heard".into()) };
+            let why = if world.alive(node.id) {
+                model::why_not(world, service, node.id)
+            } else {
+                Some("not heard".into())
+            };
             why.map(|why| format!("{}: {why}", node.name))
         })
         .collect();
@@ -278,7 +303,9 @@ fn run_state(world: &World, service: &Service, resources: &[ResourceView], up: u
 /// The node on which a resource runs, as far as living nodes say.
 fn running_on(world: &World, id: &str) -> Option<NodeId> {
     let running = world.reports.keys().filter(|&&node| world.alive(node));
-    running.copied().find(|&node| world.resource(node, id).and_then(super::messages::ResourceReport::running) == Some(true))
+    running.copied().find(|&node| {
+        world.resource(node, id).and_then(super::messages::ResourceReport::running) == Some(true)
+    })
 }
 
 fn recent(world: &World) -> Vec<Happening> {

@@ -7,12 +7,12 @@ use super::{
 };
 use anshin_agent::{OperationResult, Rc};
 use anshin_base::{
-    ByteSize, Generation, GroupEntry, GroupId, LedgerIndex, Member, Millis, NodeId, ReplicaId, SessionId, VoterId,
-    local::ReplicaReport,
+    ByteSize, Generation, GroupEntry, GroupId, LedgerIndex, Member, Millis, NodeId, ReplicaId, SessionId,
+    VoterId, local::ReplicaReport,
 };
 use anshin_ledger::state::{
-    GroupState, Node, NodeState, Ports, Replica, Resource, ResourceKind, Roles, Service, ServiceTarget, Site, State,
-    Volume,
+    GroupState, Node, NodeState, Ports, Replica, Resource, ResourceKind, Roles, Service, ServiceTarget, Site,
+    State, Volume,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -33,7 +33,8 @@ fn node(id: u32, name: &str, roles: Roles) -> Node {
 }
 
 fn volume() -> Volume {
-    let replica = |id: u32| Replica { replica: Some(ReplicaId(u64::from(id))), port: 7810, path: String::new() };
+    let replica =
+        |id: u32| Replica { replica: Some(ReplicaId(u64::from(id))), port: 7810, path: String::new() };
     Volume {
         name: "data".into(),
         group: GROUP,

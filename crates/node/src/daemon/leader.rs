@@ -196,7 +196,15 @@ impl Leader {
         self.ask(action, node, &part, operation, now, out);
     }
 
-    fn ask(&mut self, action: &Action, node: NodeId, part: &Part, operation: &str, now: Mono, out: &mut Vec<Command>) {
+    fn ask(
+        &mut self,
+        action: &Action,
+        node: NodeId,
+        part: &Part,
+        operation: &str,
+        now: Mono,
+        out: &mut Vec<Command>,
+    ) {
         self.request_last = self.request_last.wrapping_add(1);
         let timeout = Millis(action.timeout_ms.max(1_000));
         let order = Order {
@@ -223,10 +231,9 @@ impl Leader {
             .map(|(id, _)| *id)
             .collect();
         for id in promoting {
-            let action = self
-                .transition
-                .as_ref()
-                .and_then(|transition| transition.plan().actions.iter().find(|action| action.id == id).cloned());
+            let action = self.transition.as_ref().and_then(|transition| {
+                transition.plan().actions.iter().find(|action| action.id == id).cloned()
+            });
             let Some(action) = action else { continue };
             let part = action.resource.as_deref().and_then(|id| part_named(world, id));
             let node = action.node.as_deref().and_then(|name| world.node_named(name)).map(|node| node.id);
@@ -250,7 +257,11 @@ impl Leader {
                     {
                         *proposed = Some(generation);
                         let group = volume.group;
-                        out.push(Command::Propose(GroupChange::Promote { group, expect: generation, candidate }));
+                        out.push(Command::Propose(GroupChange::Promote {
+                            group,
+                            expect: generation,
+                            candidate,
+                        }));
                     }
                 }
             }

@@ -86,7 +86,9 @@ impl LocalResources {
             result,
             at,
         });
-        if order.interval.0 > 0 && !known.recurring.iter().any(|recurring| recurring.interval == order.interval) {
+        if order.interval.0 > 0
+            && !known.recurring.iter().any(|recurring| recurring.interval == order.interval)
+        {
             known.recurring.push(Recurring {
                 interval: order.interval,
                 timeout: order.timeout,
@@ -166,7 +168,9 @@ impl LocalResources {
         let reports = self.reports();
         let running = reports.iter().filter(|report| report.running() == Some(true));
         running
-            .filter_map(|report| self.known.get(&report.id).map(|known| (report.id.clone(), known.work.clone())))
+            .filter_map(|report| {
+                self.known.get(&report.id).map(|known| (report.id.clone(), known.work.clone()))
+            })
             .collect()
     }
 

@@ -228,8 +228,14 @@ mod tests {
 
     fn report() -> NodeReport {
         let result = OperationResult::done(Rc::OK);
-        let record =
-            Record { operation: "start".into(), interval: Millis(0), call: 7, expected: 0, result, at: 1_700_000_000 };
+        let record = Record {
+            operation: "start".into(),
+            interval: Millis(0),
+            call: 7,
+            expected: 0,
+            result,
+            at: 1_700_000_000,
+        };
         NodeReport {
             node: NodeId(1),
             version: "0.1.0".into(),
@@ -237,7 +243,11 @@ mod tests {
             sequence: 3,
             cleaning: false,
             ready: true,
-            resources: vec![ResourceReport { id: "db.mount".into(), records: vec![record], failures: Vec::new() }],
+            resources: vec![ResourceReport {
+                id: "db.mount".into(),
+                records: vec![record],
+                failures: Vec::new(),
+            }],
             volumes: Vec::new(),
             happened: Vec::new(),
         }

@@ -15,8 +15,8 @@ mod parts;
 mod protect;
 mod site;
 mod transition;
-mod voter_link;
 mod volumes;
+mod voter_link;
 mod world;
 
 pub use site::{Propose, Site};
@@ -58,9 +58,16 @@ pub struct Options {
 /// What keeps it from starting.
 pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
     let paths = options.paths;
-    paths.create().map_err(|error| Problem::new("directories", format!("{}: {error}", paths.run.display())))?;
+    paths
+        .create()
+        .map_err(|error| Problem::new("directories", format!("{}: {error}", paths.run.display())))?;
     let node = wait_for_node(&paths).await?;
-    tracing::info!(site = node.site, node = node.node, version = env!("CARGO_PKG_VERSION"), "the daemon starts");
+    tracing::info!(
+        site = node.site,
+        node = node.node,
+        version = env!("CARGO_PKG_VERSION"),
+        "the daemon starts"
+    );
 
     let mut runner_options = anshin_agent::Options::new(&node.node, &options.executable);
     runner_options.run_dir.clone_from(&paths.run);

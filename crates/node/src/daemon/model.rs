@@ -5,13 +5,13 @@ use super::{
     parts::{Part, parts, services},
     world::World,
 };
-use anshin_agent::Status;
 use crate::voter::protocol::Wanted;
+use anshin_agent::Status;
 use anshin_base::{GroupId, NodeId};
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget};
 use anshin_policy::{
-    Cluster, FailCount, Location, Node as PolicyNode, Operation, OperationRecord, RecordStatus, Resource, Score,
-    UnixSeconds,
+    Cluster, FailCount, Location, Node as PolicyNode, Operation, OperationRecord, RecordStatus, Resource,
+    Score, UnixSeconds,
 };
 use std::collections::BTreeMap;
 
@@ -58,7 +58,9 @@ fn policy_node(world: &World, node: &Node) -> PolicyNode {
     let Some(report) = report.filter(|_| made.online && !made.pending) else { return made };
     for service in &services(&world.state) {
         for part in parts(&world.state, service) {
-            let Some(resource) = report.resources.iter().find(|resource| resource.id == part.id) else { continue };
+            let Some(resource) = report.resources.iter().find(|resource| resource.id == part.id) else {
+                continue;
+            };
             add_history(&mut made, &part, resource);
         }
     }
@@ -129,7 +131,8 @@ fn locations(world: &World, service: &Service) -> Vec<Location> {
     let volume = service.volume.as_ref().and_then(|name| world.state.volumes.get(name));
     let primary = volume.and_then(|volume| world.primary_node(volume));
     // A primary that died is no reason to go there; a move that an operator asked for goes before staying.
-    let wanted = service.preferred.filter(|&node| world.alive(node) && why_not(world, service, node).is_none());
+    let wanted =
+        service.preferred.filter(|&node| world.alive(node) && why_not(world, service, node).is_none());
     if let Some(node) = primary.filter(|&node| world.alive(node) && wanted.is_none())
         && let Some(node) = world.state.nodes.get(&node)
     {
@@ -151,15 +154,18 @@ fn location(service: &Service, what: &str, node: &Node, score: Score) -> Locatio
 pub fn wanted(world: &World, last: &BTreeMap<GroupId, NodeId>) -> Wanted {
     let mut wanted = Wanted::new();
     for service in services(&world.state) {
-        let Some(volume) = service.volume.as_ref().and_then(|name| world.state.volumes.get(name)) else { continue };
+        let Some(volume) = service.volume.as_ref().and_then(|name| world.state.volumes.get(name)) else {
+            continue;
+        };
         if service.target == ServiceTarget::Stopped {
             continue;
         }
-        let score = |node: NodeId| match (service.preferred == Some(node), last.get(&volume.group) == Some(&node)) {
-            (true, _) => 2,
-            (false, true) => 1,
-            (false, false) => 0,
-        };
+        let score =
+            |node: NodeId| match (service.preferred == Some(node), last.get(&volume.group) == Some(&node)) {
+                (true, _) => 2,
+                (false, true) => 1,
+                (false, false) => 0,
+            };
         wanted.insert(volume.group, volume.replicas.keys().map(|&node| (node, score(node))).collect());
     }
     wanted
@@ -199,7 +205,10 @@ mod tests {
         assert_eq!(why_not(&world, &service, NodeId(1)), None);
         assert_eq!(why_not(&world, &service, NodeId(3)), Some("a witness runs no services".into()));
         fixture::shrink_in_sync(&mut world, "data", &[1]);
-        assert_eq!(why_not(&world, &service, NodeId(2)), Some("its copy of volume data is not in sync".into()));
+        assert_eq!(
+            why_not(&world, &service, NodeId(2)),
+            Some("its copy of volume data is not in sync".into())
+        );
     }
 
     #[test]

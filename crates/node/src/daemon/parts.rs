@@ -82,7 +82,8 @@ pub fn parts(state: &State, service: &Service) -> Vec<Part> {
     }
     for (number, address) in service.addresses.iter().enumerate() {
         let name = if number == 0 { id("address") } else { id(&format!("address{}", number + 1)) };
-        let mut resource = agent::Resource::new(&name, agent::Class::Builtin, "address").with("address", address);
+        let mut resource =
+            agent::Resource::new(&name, agent::Class::Builtin, "address").with("address", address);
         if let Some(volume) = &service.volume {
             resource = resource.with("lease", format!("/run/anshin/lease-{volume}"));
         }

@@ -41,7 +41,9 @@ pub fn new_service(world: &World, request: &ServiceCreate) -> Result<Service, Pr
         check_address(address)?;
     }
     let preferred = match &request.prefer {
-        Some(name) => Some(world.node_named(name).ok_or_else(|| unknown("node", name, "see: anshin node list"))?.id),
+        Some(name) => {
+            Some(world.node_named(name).ok_or_else(|| unknown("node", name, "see: anshin node list"))?.id)
+        }
         None => None,
     };
     Ok(Service {
@@ -85,10 +87,13 @@ fn program(program: &Program) -> Result<Resource, Problem> {
             return Err(Problem::new("command-invalid", "the command is empty"));
         }
         Program::Command { arguments } => {
-            let kind = ResourceKind::Command { start: arguments.clone(), stop: Vec::new(), monitor: Vec::new() };
+            let kind =
+                ResourceKind::Command { start: arguments.clone(), stop: Vec::new(), monitor: Vec::new() };
             (kind, BTreeMap::new())
         }
-        Program::BuiltIn { what, parameters } => (ResourceKind::BuiltIn { what: what.clone() }, parameters.clone()),
+        Program::BuiltIn { what, parameters } => {
+            (ResourceKind::BuiltIn { what: what.clone() }, parameters.clone())
+        }
     };
     Ok(Resource { name: "program".into(), kind, parameters, operations: Vec::new() })
 }
@@ -120,10 +125,8 @@ const DATA_PARAMETERS: [&str; 4] = ["pgdata", "datadir", "data_dir", "dir"];
 
 fn check_data_place(resource: &agent::Resource, service: &Service) -> Result<(), Problem> {
     let Some(mount) = &service.mount else { return Ok(()) };
-    let mut places: Vec<String> = DATA_PARAMETERS
-        .iter()
-        .filter_map(|name| resource.parameter(name).map(str::to_owned))
-        .collect();
+    let mut places: Vec<String> =
+        DATA_PARAMETERS.iter().filter_map(|name| resource.parameter(name).map(str::to_owned)).collect();
     if resource.class == agent::Class::Systemd {
         places.extend(debian_postgresql_data(&resource.kind));
     }
@@ -131,7 +134,10 @@ fn check_data_place(resource: &agent::Resource, service: &Service) -> Result<(),
         None => Ok(()),
         Some(place) => Err(Problem::refused(
             "data-not-on-volume",
-            format!("{} keeps its data in {place}, which is not on the volume (mounted at {mount})", resource.label()),
+            format!(
+                "{} keeps its data in {place}, which is not on the volume (mounted at {mount})",
+                resource.label()
+            ),
         )
         .hint(format!("move the data below {mount} and point the program at it, then protect it"))),
     }
@@ -181,11 +187,12 @@ mod tests {
     fn a_program_whose_data_is_elsewhere_is_refused() {
         let world = fixture::site();
         let service = &world.state.services["db"];
-        let elsewhere =
-            agent::Resource::new("db.program", agent::Class::Ocf, "pgsql").with("pgdata", "/var/lib/postgresql");
+        let elsewhere = agent::Resource::new("db.program", agent::Class::Ocf, "pgsql")
+            .with("pgdata", "/var/lib/postgresql");
         let problem = check_data_place(&elsewhere, service).unwrap_err();
         assert!(problem.refused_for_safety && problem.hint.is_some());
-        let inside = agent::Resource::new("db.program", agent::Class::Ocf, "pgsql").with("pgdata", "/srv/data/pg");
+        let inside =
+            agent::Resource::new("db.program", agent::Class::Ocf, "pgsql").with("pgdata", "/srv/data/pg");
         assert!(check_data_place(&inside, service).is_ok());
     }
 }

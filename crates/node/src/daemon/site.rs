@@ -5,9 +5,9 @@ use crate::{
     control::{Answer, Control},
     setup::JoinServer,
     view::{
-        DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange,
-        NodeView, NodeWanted, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, ServiceWanted, SiteStatus,
-        VolumeCreate, VolumeView,
+        DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
+        NodeStateChange, NodeView, NodeWanted, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView,
+        ServiceWanted, SiteStatus, VolumeCreate, VolumeView,
     },
 };
 use anshin_agent::Runner;
@@ -111,8 +111,11 @@ impl Site {
 
     pub(super) async fn move_service(&self, name: &str, to: Option<String>) -> Result<NodeId, Problem> {
         let world = self.now();
-        let service =
-            world.state.services.get(name).ok_or_else(|| unknown("service", name, "list them: anshin service list"))?;
+        let service = world
+            .state
+            .services
+            .get(name)
+            .ok_or_else(|| unknown("service", name, "list them: anshin service list"))?;
         let target = drill::move_target(&world, service, to.as_deref())?;
         let command = Command::SetServicePreferred { service: name.to_owned(), preferred: Some(target) };
         self.change(command, |_| true).await?;
@@ -125,7 +128,8 @@ impl Site {
             ServiceWanted::Stopped => ServiceTarget::Stopped,
         };
         let command = Command::SetServiceTarget { service: name.to_owned(), target };
-        let set = |world: &World| world.state.services.get(name).is_some_and(|service| service.target == target);
+        let set =
+            |world: &World| world.state.services.get(name).is_some_and(|service| service.target == target);
         self.change(command, set).await?;
         self.service(name)
     }
@@ -166,8 +170,11 @@ impl Control for Site {
     fn create_join_token(&self, request: JoinTokenRequest) -> Answer<'_, JoinToken> {
         Box::pin(async move {
             let join = self.join.as_ref().ok_or_else(|| {
-                Problem::new("token-here", "a witness does not hold the site's authority and cannot make tokens")
-                    .hint("ask a data node")
+                Problem::new(
+                    "token-here",
+                    "a witness does not hold the site's authority and cannot make tokens",
+                )
+                .hint("ask a data node")
             })?;
             join.new_token(request.valid_s.unwrap_or(crate::setup::TOKEN_VALID_S)).await
         })
@@ -177,11 +184,12 @@ impl Control for Site {
         Box::pin(async {
             let world = self.now();
             let now = jiff::Timestamp::now().as_second();
-            let tokens = world.state.tokens.values().filter(|token| token.used_by.is_none()).filter_map(|token| {
-                let at = i64::try_from(token.expires.0).ok().filter(|&at| at > now)?;
-                let expires = jiff::Timestamp::from_second(at).ok()?.to_string();
-                Some(JoinTokenInfo { id: token.hash.chars().take(12).collect(), expires })
-            });
+            let tokens =
+                world.state.tokens.values().filter(|token| token.used_by.is_none()).filter_map(|token| {
+                    let at = i64::try_from(token.expires.0).ok().filter(|&at| at > now)?;
+                    let expires = jiff::Timestamp::from_second(at).ok()?.to_string();
+                    Some(JoinTokenInfo { id: token.hash.chars().take(12).collect(), expires })
+                });
             Ok(tokens.collect())
         })
     }
@@ -217,7 +225,11 @@ impl Control for Site {
         })
     }
 
-    fn service_set_state<'a>(&'a self, name: &'a str, request: ServiceStateChange) -> Answer<'a, ServiceView> {
+    fn service_set_state<'a>(
+        &'a self,
+        name: &'a str,
+        request: ServiceStateChange,
+    ) -> Answer<'a, ServiceView> {
         Box::pin(self.set_service(name, request.state))
     }
 
@@ -236,7 +248,8 @@ impl Control for Site {
 
 /// Something that does not exist.
 pub(super) fn unknown(what: &str, name: &str, hint: &str) -> Problem {
-    Problem::new(&format!("{}-unknown", what.replace(' ', "-")), format!("there is no {what} `{name}`")).hint(hint)
+    Problem::new(&format!("{}-unknown", what.replace(' ', "-")), format!("there is no {what} `{name}`"))
+        .hint(hint)
 }
 
 pub(super) fn refusal(refused: &Refused) -> Problem {
@@ -258,7 +271,9 @@ fn new_volume(world: &World, request: &VolumeCreate) -> Result<Volume, Problem> 
     let size = request.size_bytes.div_ceil(BLOCK_SIZE) * BLOCK_SIZE;
     if size < VOLUME_SIZE_MIN {
         let message = format!("{} is too small for a volume", ByteSize(request.size_bytes));
-        return Err(Problem::new("size-invalid", message).hint(format!("at least {}", ByteSize(VOLUME_SIZE_MIN))));
+        return Err(
+            Problem::new("size-invalid", message).hint(format!("at least {}", ByteSize(VOLUME_SIZE_MIN)))
+        );
     }
     if let Some(mount) = &request.mount
         && !mount.starts_with('/')
@@ -271,9 +286,11 @@ fn new_volume(world: &World, request: &VolumeCreate) -> Result<Volume, Problem> 
         (None, None) => None,
     };
     let nodes = replica_nodes(world, &request.nodes)?;
-    let ports = world.state.volumes.values().flat_map(|volume| volume.replicas.values().map(|replica| replica.port));
+    let ports =
+        world.state.volumes.values().flat_map(|volume| volume.replicas.values().map(|replica| replica.port));
     let port = ports.max().map_or(Some(DATA_PORT_FIRST), |last| last.checked_add(1));
-    let port = port.ok_or_else(|| Problem::new("ports-exhausted", "there are no free ports for data links"))?;
+    let port =
+        port.ok_or_else(|| Problem::new("ports-exhausted", "there are no free ports for data links"))?;
     let path = format!("/var/lib/anshin/volumes/{}", request.name);
     let replica = Replica { replica: None, port, path };
     Ok(Volume {
@@ -290,13 +307,15 @@ fn known_file_system(name: &str) -> Result<String, Problem> {
     if ["ext4", "xfs", "btrfs"].contains(&name) {
         return Ok(name.to_owned());
     }
-    Err(Problem::new("filesystem-invalid", format!("cannot make a file system `{name}`")).hint("ext4, xfs or btrfs"))
+    Err(Problem::new("filesystem-invalid", format!("cannot make a file system `{name}`"))
+        .hint("ext4, xfs or btrfs"))
 }
 
 fn replica_nodes(world: &World, names: &[String]) -> Result<Vec<NodeId>, Problem> {
     let mut nodes = Vec::new();
     for name in names {
-        let node = world.node_named(name).ok_or_else(|| unknown("node", name, "list them: anshin node list"))?;
+        let node =
+            world.node_named(name).ok_or_else(|| unknown("node", name, "list them: anshin node list"))?;
         if !node.roles.data {
             return Err(Problem::new("node-invalid", format!("node {name} is a witness and stores no data")));
         }

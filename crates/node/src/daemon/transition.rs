@@ -38,7 +38,8 @@ impl Transition {
             return begun;
         }
         loop {
-            let ready: Vec<Action> = self.plan.actions.iter().filter(|action| self.is_ready(action)).cloned().collect();
+            let ready: Vec<Action> =
+                self.plan.actions.iter().filter(|action| self.is_ready(action)).cloned().collect();
             if ready.is_empty() {
                 return begun;
             }
@@ -57,7 +58,8 @@ impl Transition {
     pub fn ended(&mut self, id: ActionId, well: bool) {
         self.steps.insert(id, if well { Step::Done } else { Step::Failed });
         if !well {
-            let key = self.plan.actions.iter().find(|action| action.id == id).map(|action| action.key.as_str());
+            let key =
+                self.plan.actions.iter().find(|action| action.id == id).map(|action| action.key.as_str());
             let why = format!("{} failed", key.unwrap_or("an action"));
             self.abort(&why);
         }

@@ -27,7 +27,12 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 const SIGNATURE_SIZE: usize = 128 << 10;
 
 /// Asks a volume process on a thread that may block.
-pub async fn ask(paths: &Paths, volume: &str, request: Request, patience: Duration) -> Result<Reply, Problem> {
+pub async fn ask(
+    paths: &Paths,
+    volume: &str,
+    request: Request,
+    patience: Duration,
+) -> Result<Reply, Problem> {
     let path = paths.volume_control(volume);
     blocking(move || Client::connect(&path, Some(patience))?.ask(request)).await
 }
@@ -76,7 +81,12 @@ pub fn serves(status: &VolumeStatus) -> bool {
 
 /// Starting the part `volume`: the ledger has made this replica primary; waits for its device, and makes the file
 /// system on one that has never held anything.
-pub async fn start(paths: &Paths, volume: &str, file_system: Option<&str>, limit: Duration) -> OperationResult {
+pub async fn start(
+    paths: &Paths,
+    volume: &str,
+    file_system: Option<&str>,
+    limit: Duration,
+) -> OperationResult {
     let until = Instant::now() + limit;
     let mut last = String::from("its process does not answer");
     while Instant::now() < until {
@@ -157,7 +167,8 @@ async fn prepare(paths: &Paths, volume: &str, file_system: Option<&str>) -> Resu
         tracing::info!(device = %device.display(), file_system, "making the file system of a new volume");
         let output = Command::new(format!("mkfs.{file_system}")).arg("-q").arg(&device).output();
         let output = output.map_err(|error| {
-            problem(format!("mkfs.{file_system}: {error}")).hint("install the file system's tools (e2fsprogs, xfsprogs)")
+            problem(format!("mkfs.{file_system}: {error}"))
+                .hint("install the file system's tools (e2fsprogs, xfsprogs)")
         })?;
         if output.status.success() {
             return Ok(());

@@ -1,7 +1,8 @@
 //! The daemon's end of the voter's socket: keeps it connected, numbers proposals, and turns what arrives into events.
 
 use crate::voter::protocol::{
-    FRAME_LENGTH_MAX, FromVoter, KIND, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, VERSION, Wanted,
+    FRAME_LENGTH_MAX, FromVoter, KIND, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, VERSION,
+    Wanted,
 };
 use anshin_base::{NodeId, Problem, frame::Frame};
 use anshin_ledger::{Applied, Command, Refused, State};
@@ -151,7 +152,8 @@ async fn connect(socket: &Path) -> Result<(Reader, Writer), String> {
     let (mut reader, mut writer) = frames(stream, FRAME_LENGTH_MAX, WRITE_LIMIT);
     let hello = ToVoter::Hello { version_min: VERSION, version_max: VERSION };
     writer.send(&frame(&hello)).await.map_err(|error| error.to_string())?;
-    let welcome = reader.expect("the voter's welcome", WRITE_LIMIT).await.map_err(|error| error.to_string())?;
+    let welcome =
+        reader.expect("the voter's welcome", WRITE_LIMIT).await.map_err(|error| error.to_string())?;
     match postcard::from_bytes(&welcome.body) {
         Ok(FromVoter::Welcome { .. }) => {}
         _ => return Err("the voter speaks another version".into()),

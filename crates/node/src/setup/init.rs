@@ -9,7 +9,9 @@ use crate::{
     voter,
 };
 use anshin_base::{NodeId, Problem, VoterId};
-use anshin_ledger::state::{Command, JoinToken as LedgerToken, NewNode, Ports, Roles, Site, Timing, UnixSeconds};
+use anshin_ledger::state::{
+    Command, JoinToken as LedgerToken, NewNode, Ports, Roles, Site, Timing, UnixSeconds,
+};
 use anshin_link::{Authority, JoinToken, NodeKey, identity::check_name};
 use std::net::IpAddr;
 
@@ -23,7 +25,8 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
     check_name("node", &node)?;
     let address = match &request.address {
         Some(text) => text.parse::<IpAddr>().map_err(|_| {
-            Problem::new("address-format", format!("`{text}` is not an IP address")).hint("for example 10.0.0.11")
+            Problem::new("address-format", format!("`{text}` is not an IP address"))
+                .hint("for example 10.0.0.11")
         })?,
         None => own_address("192.0.2.1:9")?,
     };
@@ -84,7 +87,8 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
 
 /// A token as the user sees it.
 pub(super) fn view_of(token: &JoinToken) -> JoinTokenView {
-    let expires = jiff::Timestamp::from_second(i64::try_from(token.expires).unwrap_or(i64::MAX)).unwrap_or_default();
+    let expires =
+        jiff::Timestamp::from_second(i64::try_from(token.expires).unwrap_or(i64::MAX)).unwrap_or_default();
     let id = token_hash(token.secret_hash())[..12].to_owned();
     JoinTokenView { id, token: token.to_string(), expires: expires.to_string() }
 }

@@ -38,9 +38,9 @@ pub async fn join(paths: &Paths, request: &JoinRequest) -> Result<JoinDone, Prob
     let mut failures = Vec::new();
     for address in &token.addresses {
         let own = match &request.address {
-            Some(text) => text.parse::<IpAddr>().map_err(|_| {
-                Problem::new("address-format", format!("`{text}` is not an IP address"))
-            })?,
+            Some(text) => text
+                .parse::<IpAddr>()
+                .map_err(|_| Problem::new("address-format", format!("`{text}` is not an IP address")))?,
             None => match own_address(address) {
                 Ok(own) => own,
                 Err(problem) => {
@@ -60,7 +60,9 @@ pub async fn join(paths: &Paths, request: &JoinRequest) -> Result<JoinDone, Prob
             version: env!("CARGO_PKG_VERSION").into(),
         };
         match ask(address, &token, &hello).await {
-            Ok(Admission::Granted(grant)) => return settle(paths, *grant, key, &token.site, own, ports, roles),
+            Ok(Admission::Granted(grant)) => {
+                return settle(paths, *grant, key, &token.site, own, ports, roles);
+            }
             Ok(Admission::Refused(problem)) => return Err(problem),
             Err(why) => failures.push(format!("{address}: {why}")),
         }
@@ -122,10 +124,17 @@ fn settle(
         voter_port: ports.voter,
     };
     file.save(paths)?;
-    Ok(JoinDone { site: site.to_owned(), node: identity.name.clone(), id: identity.node.0, token: grant.next_token })
+    Ok(JoinDone {
+        site: site.to_owned(),
+        node: identity.name.clone(),
+        id: identity.node.0,
+        token: grant.next_token,
+    })
 }
 
 /// An address and port as one text; an IPv6 address in brackets.
 fn endpoint(address: &str, port: u16) -> String {
-    address.parse::<IpAddr>().map_or_else(|_| format!("{address}:{port}"), |ip| std::net::SocketAddr::new(ip, port).to_string())
+    address
+        .parse::<IpAddr>()
+        .map_or_else(|_| format!("{address}:{port}"), |ip| std::net::SocketAddr::new(ip, port).to_string())
 }

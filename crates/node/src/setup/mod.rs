@@ -91,7 +91,11 @@ fn refuse_second(paths: &Paths) -> Result<(), Problem> {
             "node-exists",
             format!("this server is node {} of site {} already", known.node, known.site),
         )
-        .hint(format!("to start over, stop the daemon and remove {} and {}", paths.etc.display(), paths.var.display()))),
+        .hint(format!(
+            "to start over, stop the daemon and remove {} and {}",
+            paths.etc.display(),
+            paths.var.display()
+        ))),
     }
 }
 
@@ -117,8 +121,10 @@ fn own_address(towards: &str) -> Result<IpAddr, Problem> {
     };
     match ask() {
         Ok(address) if !address.is_unspecified() => Ok(address),
-        Ok(_) | Err(_) => Err(Problem::new("address-unknown", "cannot tell this server's address for other nodes")
-            .hint("name it with --address")),
+        Ok(_) | Err(_) => {
+            Err(Problem::new("address-unknown", "cannot tell this server's address for other nodes")
+                .hint("name it with --address"))
+        }
     }
 }
 

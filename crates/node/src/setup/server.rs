@@ -3,7 +3,7 @@
 //! Everything that arrives here comes from strangers: sizes and times are bounded, and what is not a whole and proper
 //! question is closed with one line in the log.
 
-use super::{init::view_of, token_hash, unix_now, TOKEN_VALID_S};
+use super::{TOKEN_VALID_S, init::view_of, token_hash, unix_now};
 use crate::view::JoinToken as JoinTokenView;
 use anshin_base::{LedgerEpoch, Problem, VoterId, frame::Frame};
 use anshin_ledger::state::{
@@ -91,7 +91,9 @@ pub(super) fn read<T: DeserializeOwned>(frame: &Frame) -> Result<T, String> {
 
 /// How a command gets into the ledger; the daemon's way to its voter.
 pub type Propose = Arc<
-    dyn Fn(Command) -> Pin<Box<dyn Future<Output = Result<Result<Applied, Refused>, Problem>> + Send>> + Send + Sync,
+    dyn Fn(Command) -> Pin<Box<dyn Future<Output = Result<Result<Applied, Refused>, Problem>> + Send>>
+        + Send
+        + Sync,
 >;
 
 /// Lets servers join.
@@ -144,7 +146,8 @@ impl JoinServer {
         let handshake = tokio::time::timeout(STRANGER_LIMIT, acceptor.accept(stream));
         let stream = handshake.await.map_err(|_| "no TLS handshake")?.map_err(|error| error.to_string())?;
         let (mut reader, mut writer) = anshin_link::framed::frames(stream, FRAME_SIZE_MAX, STRANGER_LIMIT);
-        let question = reader.expect("the question", STRANGER_LIMIT).await.map_err(|error| error.to_string())?;
+        let question =
+            reader.expect("the question", STRANGER_LIMIT).await.map_err(|error| error.to_string())?;
         let hello: Hello = read(&question)?;
         let name = hello.name.clone();
         let admission = match self.admit(hello).await {

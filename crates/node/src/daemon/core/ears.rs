@@ -1,0 +1,188 @@
+//! What the voter tells, and what the daemons of a site tell each other.
+
+use super::Core;
+use crate::{
+    daemon::{
+        messages::{Message, NodeReport, VolumeReport},
+        volumes,
+        voter_link::VoterEvent,
+        world::Heard,
+    },
+    voter::protocol,
+};
+use anshin_base::NodeId;
+use anshin_ledger::State;
+use std::{collections::BTreeSet, sync::Arc};
+
+impl Core {
+    pub(super) fn voter_event(&mut self, event: VoterEvent) {
+        match event {
+            VoterEvent::Connected => {
+                self.wanted = None;
+                self.report_due = true;
+                self.broadcast(&Message::Ask);
+            }
+            VoterEvent::Lost => {
+                self.world.quorate = false;
+                self.world.leader = None;
+            }
+            VoterEvent::Ledger(state) => self.new_state(*state),
+            VoterEvent::Status(status) => {
+                if status.leader != self.world.leader {
+                    let whom = status.leader.map_or_else(|| "nobody".into(), |node| self.world.name_of(node));
+                    self.note("ledger", &format!("{whom} leads"), "");
+                }
+                self.world.quorate = status.quorate;
+                self.world.leader = status.leader;
+                if status.quorate {
+                    self.quorate_at = Some(self.now());
+                }
+            }
+            VoterEvent::Nodes(nodes) => self.nodes(nodes),
+            VoterEvent::Received { from, body } => match Message::decode(&body) {
+                Ok(message) => self.received(from, message),
+                Err(error) => tracing::warn!(%from, %error, "a message from another daemon cannot be read"),
+            },
+            VoterEvent::Notice(notice) => {
+                tracing::warn!(?notice, "the voter");
+                self.note("ledger", &format!("{notice:?}"), "");
+            }
+        }
+    }
+
+    pub(super) fn nodes(&mut self, nodes: Vec<protocol::NodeLiveness>) {
+        let silent = self.world.state.site.as_ref().map_or(1_000, |site| site.timing.silent.0);
+        for node in nodes {
+            let alive = node.heard.is_some_and(|age| age < silent);
+            let was = self.world.heard.get(&node.node).is_some_and(|heard| heard.alive);
+            if was != alive && node.node != self.setup.me {
+                let what = if alive { "is heard" } else { "is no longer heard" };
+                self.note(&self.world.name_of(node.node), what, "");
+            }
+            let heard = Heard {
+                alive,
+                dead: !alive,
+                age_ms: node.heard,
+                relayed: node.relay.is_some(),
+                replicas: node.beat.map(|beat| beat.sign.reports).unwrap_or_default(),
+            };
+            self.world.heard.insert(node.node, heard);
+        }
+        if self.world.quorate {
+            self.quorate_at = Some(self.now());
+        }
+    }
+
+    pub(super) fn new_state(&mut self, state: State) {
+        self.world.state = Arc::new(state);
+        let known: BTreeSet<NodeId> = self.world.state.nodes.keys().copied().collect();
+        self.world.reports.retain(|node, _| known.contains(node));
+        self.keep_volumes();
+    }
+
+    pub(super) fn received(&mut self, from: NodeId, message: Message) {
+        match message {
+            Message::Report(report) => self.take_report(from, report),
+            Message::Ask => self.report_due = true,
+            Message::Run(order) => {
+                // An order of somebody who no longer leads is not followed: its successor plans anew.
+                if self.world.leader.is_some_and(|leader| leader != from) {
+                    tracing::warn!(%from, resource = order.resource, "an order of a node that does not lead");
+                    return;
+                }
+                self.take_order(Some(from), order);
+            }
+            Message::Ran { request, well, report } => {
+                self.take_report(from, report);
+                if let Some(leader) = &mut self.leader {
+                    leader.ran(request, well);
+                }
+            }
+            Message::Cancel { resource, interval, .. } => {
+                self.local.cancel(&resource, interval);
+                self.refresh_own_report();
+            }
+            Message::CleanUp { resource } => {
+                self.local.clean_up(&resource, false);
+                self.refresh_own_report();
+            }
+        }
+    }
+
+    pub(super) fn take_report(&mut self, from: NodeId, report: NodeReport) {
+        if report.node != from || from == self.setup.me {
+            return;
+        }
+        let newer = self
+            .world
+            .reports
+            .get(&from)
+            .is_none_or(|known| known.start != report.start || known.sequence < report.sequence);
+        if newer {
+            self.world.reports.insert(from, report);
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, message: &Message) {
+        let body = message.encode();
+        let others: Vec<NodeId> =
+            self.world.state.nodes.keys().copied().filter(|&node| node != self.setup.me).collect();
+        for node in others {
+            self.setup.voter.send(node, body.clone());
+        }
+    }
+
+    pub(super) fn own_report(&mut self) -> NodeReport {
+        self.sequence += 1;
+        let expected = self
+            .world
+            .state
+            .volumes
+            .iter()
+            .filter(|(_, volume)| volume.replicas.contains_key(&self.setup.me));
+        let heard =
+            expected.map(|(name, _)| name).all(|name| self.volumes.get(name).is_some_and(|here| here.heard));
+        let state = self.world.state.clone();
+        let volumes: Vec<VolumeReport> = self
+            .volumes
+            .iter()
+            .filter_map(|(name, here)| {
+                let volume = state.volumes.get(name)?;
+                here.status.as_ref().map(|status| {
+                    volumes::report(status, |replica| {
+                        volume
+                            .replicas
+                            .iter()
+                            .find(|(_, held)| held.replica == Some(replica))
+                            .map(|(node, _)| *node)
+                    })
+                })
+            })
+            .collect();
+        NodeReport {
+            node: self.setup.me,
+            version: env!("CARGO_PKG_VERSION").into(),
+            start: self.start,
+            sequence: self.sequence,
+            cleaning: self.volumes.values().any(|here| here.cleaning),
+            ready: heard && !self.world.state.nodes.is_empty(),
+            resources: self.local.reports(),
+            volumes,
+            happened: self.happened.iter().cloned().collect(),
+        }
+    }
+
+    pub(super) fn refresh_own_report(&mut self) {
+        let report = self.own_report();
+        self.world.reports.insert(self.setup.me, report);
+        self.report_due = true;
+    }
+
+    pub(super) fn send_report(&mut self) {
+        self.report_due = false;
+        self.reported = self.now();
+        let report = self.own_report();
+        self.world.reports.insert(self.setup.me, report.clone());
+        self.broadcast(&Message::Report(report));
+    }
+}

@@ -1,0 +1,274 @@
+//! The daemon's one owner of state: everything that happens arrives here as an [`Event`], in order.
+
+mod ears;
+mod lead;
+mod operations;
+mod replicas;
+
+use super::{
+    leader::Leader,
+    local::LocalResources,
+    messages::{Happened, Order},
+    voter_link::{VoterEvent, VoterLink},
+    world::World,
+};
+use crate::{paths::Paths, supervise::Supervisor, view::Happening, voter::protocol};
+use anshin_agent::{OperationResult, Runner};
+use anshin_base::{GroupId, Millis, Mono, NodeId, Problem};
+use anshin_device::control::{VolumeEvent, VolumeStatus};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// A report is sent at least this often.
+const REPORT_EVERY: Millis = Millis(1_000);
+/// Happenings kept and told to others.
+const HAPPENED_MAX: usize = 200;
+/// Time before making a replica is tried again.
+const MAKE_AGAIN: Duration = Duration::from_secs(5);
+/// Time before taking down what would not go is tried again.
+const TAKE_DOWN_AGAIN: Duration = Duration::from_millis(500);
+/// Events that may wait; what produces them waits then.
+pub const EVENTS_MAX: usize = 4_096;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// From the voter.
+    Voter(VoterEvent),
+    /// An operation ended; `asked_by` is None for a repeated monitor.
+    Ended {
+        /// Which leader asked.
+        asked_by: Option<NodeId>,
+        /// What was asked.
+        order: Order,
+        /// What came of it.
+        result: OperationResult,
+    },
+    /// A repeated monitor is due.
+    MonitorDue(Order),
+    /// A volume process told something; None when its connection ended.
+    Volume(String, Option<Box<VolumeEvent>>),
+    /// A volume process was asked for its status.
+    VolumeStatus(String, Option<Box<VolumeStatus>>),
+    /// A replica's files were made, or not.
+    ReplicaMade(String, Result<(), Problem>),
+    /// A background proposal was decided, or not.
+    Proposed(String),
+    /// What a lost primary role left behind is gone, or not yet.
+    TakenDown(String, Result<(), Problem>),
+}
+
+/// What is known of a volume process on this node.
+#[derive(Default)]
+struct VolumeHere {
+    status: Option<VolumeStatus>,
+    /// Its first word arrived: what it is is known.
+    heard: bool,
+    cleaning: bool,
+}
+
+/// What the core needs.
+pub struct Setup {
+    /// This node.
+    pub me: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its directories.
+    pub paths: Paths,
+    /// The program, for processes it starts.
+    pub executable: PathBuf,
+    /// Runs operations.
+    pub runner: Runner,
+    /// The way to the voter.
+    pub voter: VoterLink,
+    /// Where its own tasks send what happened.
+    pub events: mpsc::Sender<Event>,
+    /// Where every new world is published.
+    pub world: watch::Sender<Arc<World>>,
+    /// Where happenings are told.
+    pub happenings: broadcast::Sender<Happening>,
+}
+
+/// The daemon's state.
+pub struct Core {
+    setup: Setup,
+    world: World,
+    local: LocalResources,
+    supervisor: Supervisor,
+    volumes: BTreeMap<String, VolumeHere>,
+    leader: Option<Leader>,
+    happened: VecDeque<Happened>,
+    start: u64,
+    sequence: u64,
+    reported: Mono,
+    report_due: bool,
+    quorate_at: Option<Mono>,
+    /// Resources an operation runs on now, and orders that wait for it.
+    busy: BTreeMap<String, VecDeque<(Option<NodeId>, Order)>>,
+    proposed: BTreeSet<String>,
+    formatting: BTreeSet<String>,
+    last_primary: BTreeMap<GroupId, NodeId>,
+    /// What the voter was told last.
+    wanted: Option<protocol::Wanted>,
+}
+
+impl Core {
+    /// A core that knows nothing of the site yet, and of this node what an earlier daemon left.
+    ///
+    /// # Errors
+    /// If the run directory cannot be read.
+    pub fn new(setup: Setup) -> Result<Self, Problem> {
+        let run = setup.paths.run.clone();
+        let local = LocalResources::load(run.join("resources.json"))?;
+        let supervisor = Supervisor::new(setup.executable.clone(), run.clone(), run);
+        let world = World { me: setup.me, ..World::default() };
+        let start = crate::random_id()?;
+        let mut core = Self {
+            setup,
+            world,
+            local,
+            supervisor,
+            volumes: BTreeMap::new(),
+            leader: None,
+            happened: VecDeque::new(),
+            start,
+            sequence: 0,
+            reported: Mono(0),
+            report_due: true,
+            quorate_at: None,
+            busy: BTreeMap::new(),
+            proposed: BTreeSet::new(),
+            formatting: BTreeSet::new(),
+            last_primary: BTreeMap::new(),
+            wanted: None,
+        };
+        core.supervisor.want("voter", &["run".into(), "voter".into()]);
+        core.supervisor.want("guard", &["run".into(), "guard".into()]);
+        Ok(core)
+    }
+
+    /// Handles events until their senders are gone.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        for order in self.local.recurring() {
+            self.repeat(order);
+        }
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event),
+                    None => return,
+                },
+                _ = tick.tick() => self.tick(),
+            }
+            while let Ok(event) = events.try_recv() {
+                self.handle(event);
+            }
+            self.settle();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Voter(event) => self.voter_event(event),
+            Event::Ended { asked_by, order, result } => self.ended(asked_by, &order, result),
+            Event::MonitorDue(order) => {
+                if self.local.recurs(&order.resource, order.interval) {
+                    if self.busy.contains_key(&order.resource) {
+                        self.repeat(order);
+                    } else {
+                        self.run_order(None, order);
+                    }
+                }
+            }
+            Event::Volume(volume, event) => self.volume_event(&volume, event.map(|event| *event)),
+            Event::VolumeStatus(volume, status) => {
+                if let Some(here) = self.volumes.get_mut(&volume) {
+                    here.status = status.map(|status| *status);
+                    here.heard |= here.status.is_some();
+                    self.refresh_own_report();
+                }
+            }
+            Event::Proposed(key) => {
+                self.proposed.remove(&key);
+            }
+            Event::ReplicaMade(volume, made) => self.replica_made(&volume, made),
+            Event::TakenDown(volume, result) => self.taken_down(&volume, result),
+        }
+    }
+
+    fn tick(&mut self) {
+        match self.supervisor.tick() {
+            Ok(ended) => {
+                for ended in ended {
+                    tracing::error!(
+                        process = ended.name,
+                        how = ended.how,
+                        "a process ended and is started again"
+                    );
+                    let why = format!("it ended with {}", ended.how);
+                    self.note(
+                        &self.setup.name.clone(),
+                        &format!("process {} is started again", ended.name),
+                        &why,
+                    );
+                }
+            }
+            Err(problem) => tracing::error!(%problem, "a process cannot be started"),
+        }
+        if self.now().since(self.reported).0 >= REPORT_EVERY.0 {
+            self.report_due = true;
+        }
+        self.world.ledger_age_ms = match (self.world.quorate, self.quorate_at) {
+            (true, _) => 0,
+            (false, Some(at)) => self.now().since(at).0,
+            (false, None) => u64::MAX / 2,
+        };
+        self.keep_volumes();
+    }
+
+    /// After everything that happened at once: lead, report, publish.
+    fn settle(&mut self) {
+        if self.report_due {
+            self.send_report();
+        }
+        self.lead();
+        if self.report_due {
+            self.send_report();
+        }
+        self.setup.world.send_replace(Arc::new(self.world.clone()));
+    }
+
+    fn note(&mut self, subject: &str, what: &str, why: &str) {
+        tracing::info!(subject, what, why, "happened");
+        let at = jiff::Timestamp::now();
+        if self.happened.len() >= HAPPENED_MAX {
+            self.happened.pop_front();
+        }
+        self.happened.push_back(Happened {
+            at_ms: at.as_millisecond(),
+            subject: subject.into(),
+            what: what.into(),
+            why: why.into(),
+        });
+        let _ = self.setup.happenings.send(Happening {
+            at: at.to_string(),
+            node: Some(self.setup.name.clone()),
+            what: format!("{subject}: {what}"),
+            why: why.into(),
+        });
+        self.report_due = true;
+    }
+
+    fn now(&self) -> Mono {
+        crate::daemon::clock()
+    }
+}

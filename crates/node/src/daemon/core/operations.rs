@@ -1,0 +1,123 @@
+//! Running the operations that a leader orders, one at a time per resource, and repeating monitors.
+
+use super::{Core, Event};
+use crate::{
+    daemon::{
+        messages::{Message, Order, Work},
+        volumes,
+    },
+    paths::Paths,
+};
+use anshin_agent::{Action, Operation, OperationResult, Rc, Runner, Status};
+use anshin_base::NodeId;
+use std::{collections::VecDeque, time::Duration};
+
+impl Core {
+    pub(super) fn take_order(&mut self, from: Option<NodeId>, order: Order) {
+        if let Some(queue) = self.busy.get_mut(&order.resource) {
+            queue.push_back((from, order));
+            return;
+        }
+        self.run_order(from, order);
+    }
+
+    pub(super) fn run_order(&mut self, from: Option<NodeId>, order: Order) {
+        self.busy.entry(order.resource.clone()).or_default();
+        let (runner, paths, events) =
+            (self.setup.runner.clone(), self.setup.paths.clone(), self.setup.events.clone());
+        let file_system = match &order.work {
+            Work::Volume { volume } => {
+                self.world.state.volumes.get(volume).and_then(|volume| volume.file_system.clone())
+            }
+            Work::Agent(_) => None,
+        };
+        if order.operation != "monitor" {
+            tracing::info!(resource = order.resource, operation = order.operation, "running");
+        }
+        tokio::spawn(async move {
+            let result = run_operation(&runner, &paths, &order, file_system.as_deref()).await;
+            let _ = events.send(Event::Ended { asked_by: from, order, result }).await;
+        });
+    }
+
+    pub(super) fn ended(&mut self, asked_by: Option<NodeId>, order: &Order, result: OperationResult) {
+        let well = self.local.ended(order, result.clone(), jiff::Timestamp::now().as_second());
+        self.note_operation(order, &result, well);
+        if order.interval.0 > 0 {
+            self.repeat(order.clone());
+        }
+        self.refresh_own_report();
+        if let Some(leader) = asked_by {
+            let report = self.own_report();
+            self.world.reports.insert(self.setup.me, report.clone());
+            if leader == self.setup.me {
+                if let Some(leader) = &mut self.leader {
+                    leader.ran(order.request, well);
+                }
+            } else {
+                let message = Message::Ran { request: order.request, well, report };
+                self.setup.voter.send(leader, message.encode());
+            }
+        }
+        let next = self.busy.get_mut(&order.resource).and_then(VecDeque::pop_front);
+        match next {
+            Some((from, order)) => self.run_order(from, order),
+            None => {
+                self.busy.remove(&order.resource);
+            }
+        }
+    }
+
+    pub(super) fn note_operation(&mut self, order: &Order, result: &OperationResult, well: bool) {
+        let what = match (order.operation.as_str(), well) {
+            ("start", true) => "started",
+            ("stop", true) => "stopped",
+            ("start", false) => "could not be started",
+            ("stop", false) => "could not be stopped",
+            (_, false) if order.interval.0 > 0 => "failed",
+            _ => return,
+        };
+        let reason = result
+            .reason
+            .clone()
+            .unwrap_or_else(|| if well { String::new() } else { result.rc.words().into() });
+        let took = if well { format!("in {}", result.duration) } else { reason };
+        self.note(&order.resource, what, &took);
+    }
+
+    pub(super) fn repeat(&mut self, order: Order) {
+        let events = self.setup.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(order.interval.0)).await;
+            let _ = events.send(Event::MonitorDue(order)).await;
+        });
+    }
+}
+
+async fn run_operation(
+    runner: &Runner,
+    paths: &Paths,
+    order: &Order,
+    file_system: Option<&str>,
+) -> OperationResult {
+    let limit = Duration::from_millis(order.timeout.0);
+    match &order.work {
+        Work::Volume { volume } => match order.operation.as_str() {
+            "start" => volumes::start(paths, volume, file_system, limit).await,
+            "stop" => volumes::stop(paths, volume, limit).await,
+            _ => volumes::monitor(paths, volume).await,
+        },
+        Work::Agent(resource) => {
+            let action = match order.operation.as_str() {
+                "start" => Action::Start,
+                "stop" => Action::Stop,
+                "monitor" => Action::Monitor,
+                other => {
+                    let why = format!("there is no operation `{other}`");
+                    return OperationResult::failed(Rc::UNIMPLEMENTED, Status::Error, why);
+                }
+            };
+            runner.run(resource, &Operation::new(action).within(order.timeout).every(order.interval)).await
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The replicas of this node: their processes, their events, and what a lost primary role leaves behind (R12).
+
+use super::{Core, Event, MAKE_AGAIN, TAKE_DOWN_AGAIN, VolumeHere};
+use crate::daemon::{
+    messages::Work,
+    parts::{self, services},
+    volumes::{self, Leftovers},
+};
+use anshin_base::{ByteSize, GroupId, Problem};
+use anshin_device::control::VolumeEvent;
+use anshin_ledger::Command as LedgerCommand;
+use anshin_mirror::RoleName;
+use std::path::PathBuf;
+
+impl Core {
+    /// Starts what should run here and is not known yet: a process per replica, made first if it has no files.
+    pub(super) fn keep_volumes(&mut self) {
+        let state = self.world.state.clone();
+        for volume in state.volumes.values() {
+            let Some(replica) = volume.replicas.get(&self.setup.me) else { continue };
+            if !volumes::exists(&self.setup.paths, &volume.name) {
+                self.make_replica(volume.name.clone(), volume.size, volume.group);
+                continue;
+            }
+            if !self.volumes.contains_key(&volume.name) {
+                volumes::want(&mut self.supervisor, &volume.name, replica.port);
+                self.volumes.insert(volume.name.clone(), VolumeHere::default());
+                self.follow(&volume.name);
+            }
+            let here = self.volumes.get(&volume.name).and_then(|here| here.status.as_ref());
+            let on_disk = here.and_then(|status| status.replica.as_ref()).map(|replica| replica.replica);
+            if let Some(id) = on_disk.filter(|&id| replica.replica != Some(id)) {
+                let command = LedgerCommand::ReplicaMade {
+                    volume: volume.name.clone(),
+                    node: self.setup.me,
+                    replica: id,
+                };
+                self.propose_quietly(command);
+            }
+        }
+    }
+
+    pub(super) fn make_replica(&mut self, volume: String, bytes: ByteSize, group: GroupId) {
+        if !self.formatting.insert(volume.clone()) {
+            return;
+        }
+        let (directory, events) = (self.setup.paths.volume(&volume), self.setup.events.clone());
+        tokio::spawn(async move {
+            let hot_extents = anshin_device::HOT_EXTENTS;
+            let what = anshin_device::Create { bytes, group, hot_extents, preallocate: false };
+            let made = volumes::blocking(move || anshin_device::create(&directory, &what)).await;
+            if made.is_err() {
+                tokio::time::sleep(MAKE_AGAIN).await;
+            }
+            let _ = events.send(Event::ReplicaMade(volume, made.map(|_| ()))).await;
+        });
+    }
+
+    pub(super) fn replica_made(&mut self, volume: &str, made: Result<(), Problem>) {
+        self.formatting.remove(volume);
+        match made {
+            Ok(()) => self.keep_volumes(),
+            Err(problem) => {
+                tracing::error!(volume, %problem, "cannot make a replica");
+                self.note(volume, "cannot make a copy here", &problem.message);
+            }
+        }
+    }
+
+    /// Two threads per volume: one waits for events, one asks for the status.
+    pub(super) fn follow(&self, volume: &str) {
+        let path = self.setup.paths.volume_control(volume);
+        let (events, name) = (self.setup.events.clone(), volume.to_owned());
+        std::thread::spawn(move || {
+            volumes::follow(&path, |event| {
+                events.blocking_send(Event::Volume(name.clone(), event.map(Box::new))).is_ok()
+            });
+        });
+        let (paths, events, name) = (self.setup.paths.clone(), self.setup.events.clone(), volume.to_owned());
+        tokio::spawn(async move {
+            loop {
+                let status = volumes::status(&paths, &name).await.ok().map(Box::new);
+                if events.send(Event::VolumeStatus(name.clone(), status)).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(volumes::STATUS_EVERY).await;
+            }
+        });
+    }
+
+    pub(super) fn volume_event(&mut self, volume: &str, event: Option<VolumeEvent>) {
+        let Some(event) = event else {
+            if let Some(here) = self.volumes.get_mut(volume)
+                && here.status.take().is_some()
+            {
+                self.look_at_once(volume);
+                self.refresh_own_report();
+            }
+            return;
+        };
+        match event {
+            VolumeEvent::State { status } => {
+                let deposed =
+                    status.replica.as_ref().is_some_and(|replica| replica.role == RoleName::Deposed);
+                if let Some(here) = self.volumes.get_mut(volume) {
+                    here.heard = true;
+                    here.status = Some(*status);
+                }
+                self.refresh_own_report();
+                if deposed {
+                    self.begin_take_down(volume);
+                }
+            }
+            VolumeEvent::Deposed { generation } => {
+                let why = format!("generation {generation} has another primary");
+                self.note(volume, "is deposed here: its users are stopped", &why);
+                self.begin_take_down(volume);
+            }
+            VolumeEvent::Suspended { why } => self.note(volume, "holds its I/O", &why),
+            VolumeEvent::Resumed => self.note(volume, "takes I/O again", ""),
+            VolumeEvent::Serve { generation } => {
+                self.note(volume, &format!("serves in generation {generation}"), "")
+            }
+            VolumeEvent::ResyncDone { target, compared, sent } => {
+                let name = self.replica_name(volume, target);
+                let why = format!("{compared} bytes compared, {sent} bytes sent");
+                self.note(volume, &format!("the copy on {name} is in sync again"), &why);
+            }
+            VolumeEvent::OldImage { replica, presented, seen } => {
+                let name = self.replica_name(volume, replica);
+                let why = format!("it presents progress {presented}, {seen} was seen");
+                self.note(
+                    volume,
+                    &format!("the copy on {name} is an old image and is compared in full"),
+                    &why,
+                );
+            }
+            VolumeEvent::Failed { why } => {
+                self.note(volume, "the copy here failed", &why);
+                self.look_at_once(volume);
+            }
+            VolumeEvent::DeviceFailed { problem } => self.note(volume, "the device failed", &problem.message),
+            VolumeEvent::Note { text } => tracing::info!(volume, text, "volume"),
+            VolumeEvent::DevicePresent { .. }
+            | VolumeEvent::DeviceGone
+            | VolumeEvent::Demoted
+            | VolumeEvent::Quiesced => {}
+        }
+    }
+
+    pub(super) fn replica_name(&self, volume: &str, replica: anshin_base::ReplicaId) -> String {
+        let volume = self.world.state.volumes.get(volume);
+        let node = volume.and_then(|volume| self.world.node_of(volume, replica));
+        node.map_or_else(|| replica.to_string(), |node| self.world.name_of(node))
+    }
+
+    /// Monitors of what stands on a volume are not waited for when its process ended or failed.
+    pub(super) fn look_at_once(&mut self, volume: &str) {
+        for order in self.local.recurring() {
+            if matches!(&order.work, Work::Volume { volume: name } if name == volume)
+                && !self.busy.contains_key(&order.resource)
+            {
+                self.run_order(None, order);
+            }
+        }
+    }
+
+    pub(super) fn begin_take_down(&mut self, volume: &str) {
+        let Some(here) = self.volumes.get_mut(volume) else { return };
+        if here.cleaning {
+            return;
+        }
+        here.cleaning = true;
+        self.refresh_own_report();
+        self.take_down(volume);
+    }
+
+    pub(super) fn take_down(&mut self, volume: &str) {
+        let mut resources = Vec::new();
+        let mut mount = self.world.state.volumes.get(volume).and_then(|volume| volume.mount.clone());
+        for service in
+            services(&self.world.state).iter().filter(|service| service.volume.as_deref() == Some(volume))
+        {
+            mount = service.mount.clone().or(mount);
+            for part in parts::parts(&self.world.state, service) {
+                if let Work::Agent(resource) = part.work {
+                    resources.push(resource);
+                }
+            }
+        }
+        let what = Leftovers { volume: volume.to_owned(), resources, mount: mount.map(PathBuf::from) };
+        let (paths, runner, events) =
+            (self.setup.paths.clone(), self.setup.runner.clone(), self.setup.events.clone());
+        tokio::spawn(async move {
+            let result = volumes::take_down(&paths, &runner, &what).await;
+            if result.is_err() {
+                tokio::time::sleep(TAKE_DOWN_AGAIN).await;
+            }
+            let _ = events.send(Event::TakenDown(what.volume, result)).await;
+        });
+    }
+
+    pub(super) fn taken_down(&mut self, volume: &str, result: Result<(), Problem>) {
+        if let Err(problem) = result {
+            tracing::warn!(volume, %problem, "what stood on a deposed volume is not down yet");
+            self.take_down(volume);
+            return;
+        }
+        let now = jiff::Timestamp::now().as_second();
+        for service in
+            services(&self.world.state).iter().filter(|service| service.volume.as_deref() == Some(volume))
+        {
+            for part in parts::parts(&self.world.state, service) {
+                self.local.taken_down(&part.id, now);
+            }
+        }
+        if let Some(here) = self.volumes.get_mut(volume) {
+            here.cleaning = false;
+        }
+        self.note(volume, "is a secondary here again: its former users are gone", "");
+        self.refresh_own_report();
+    }
+}
