@@ -11,6 +11,10 @@ use tokio::{
 /// How much is read from the stream at once.
 const READ_SIZE: usize = 16 << 10;
 
+/// How much the other end must take within the time limit: a long message on a slow line is no reason to give up as
+/// long as it moves.
+const WRITE_SIZE: usize = 64 << 10;
+
 /// Why a link ended. It must be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -81,7 +85,7 @@ pub struct FrameWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// Writes frames, each of which the other end must take within `limit`.
+    /// Writes frames; the other end must take each 64 KiB of them within `limit`.
     pub fn new(stream: W, limit: Duration) -> Self {
         Self { stream, limit }
     }
@@ -92,11 +96,14 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// [`LinkError`]; nothing more can be written then.
     pub async fn send(&mut self, frame: &Frame) -> Result<(), LinkError> {
         let bytes = frame.encode();
-        let write = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await
-        };
-        Ok(timeout(self.limit, write).await.map_err(|_| LinkError::Timeout("writing a message"))??)
+        for part in bytes.chunks(WRITE_SIZE) {
+            let write = async {
+                self.stream.write_all(part).await?;
+                self.stream.flush().await
+            };
+            timeout(self.limit, write).await.map_err(|_| LinkError::Timeout("writing a message"))??;
+        }
+        Ok(())
     }
 }
 

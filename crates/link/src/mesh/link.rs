@@ -22,8 +22,8 @@ use tokio::{
 
 /// Messages that may wait for one link.
 const QUEUE_MAX: usize = 1024;
-/// Bytes that may wait for one link: a few snapshots.
-const QUEUE_BYTES_MAX: usize = 4 * wire::FRAME_LENGTH_MAX;
+/// Bytes that may wait for one link: two snapshots of the largest size.
+const QUEUE_BYTES_MAX: usize = 2 * wire::FRAME_LENGTH_MAX;
 
 /// What either end says first.
 #[derive(Clone, Debug)]

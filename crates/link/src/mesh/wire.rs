@@ -12,7 +12,7 @@ pub const VERSION: u16 = 1;
 /// Oldest version understood.
 pub const VERSION_MIN: u16 = 1;
 /// Longest message that a user of the mesh can send, in bytes. A ledger snapshot is the largest.
-pub const MESSAGE_LENGTH_MAX: usize = 8 << 20;
+pub const MESSAGE_LENGTH_MAX: usize = 20 << 20;
 /// Longest body of a frame: a message in its relay envelope.
 pub const FRAME_LENGTH_MAX: usize = MESSAGE_LENGTH_MAX + 64;
 /// Most neighbours that a heartbeat tells of.
