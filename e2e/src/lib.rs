@@ -10,5 +10,6 @@ pub mod probe;
 pub mod proxy;
 pub mod report;
 pub mod rng;
+pub mod scenario;
 pub mod site;
 pub mod sys;

@@ -4,7 +4,7 @@
 mod bring_up;
 mod status;
 
-pub use bring_up::{Options, SERVICE_ADDRESS, VOLUME, bring_up};
+pub use bring_up::{MOUNT, Options, SERVICE_ADDRESS, VOLUME, bring_up, postgres_programs};
 pub use status::Status;
 
 use crate::error::{Context, Result, refuse};
