@@ -1,0 +1,134 @@
+//! The checks: what a site must show with the real program on a lab's machines.
+
+mod crash;
+mod cuts;
+mod deaths;
+mod failover;
+mod old_image;
+mod stage;
+mod strangers;
+mod tools;
+mod upgrade;
+
+pub use stage::{Settings, Stage};
+
+use crate::error::{LabError, Result, refuse};
+use crate::lab::{Lab, up};
+use crate::probe::program::Program;
+use std::path::Path;
+use std::time::Instant;
+
+/// One check.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows, one sentence.
+    pub shows: &'static str,
+    /// Rounds that fit a quick run.
+    pub rounds: u32,
+    /// Rounds of the full size.
+    pub rounds_long: u32,
+    /// What the service runs unless told otherwise.
+    pub service: Program,
+    run: fn(&mut Stage) -> Result<()>,
+}
+
+macro_rules! checks {
+    ($($name:literal, $rounds:literal, $long:literal, $service:ident, $run:path, $shows:literal;)*) => {
+        /// Every check, in the order in which they run.
+        pub const CHECKS: &[Check] = &[$(Check {
+            name: $name, shows: $shows, rounds: $rounds, rounds_long: $long, service: Program::$service, run: $run,
+        }),*];
+    };
+}
+
+checks! {
+    "failover-kill", 2, 10, Postgres, failover::kill,
+        "the active server dies: the service answers from the other one with every acknowledged row";
+    "return-resync", 1, 5, Demo, failover::return_resync,
+        "a dead server comes back: it fetches only what it may lack, both copies are equal, it can take over";
+    "planned-move", 2, 10, Demo, failover::planned_move,
+        "a move under load: a client that reconnects sees no error and loses no row";
+    "cut", 2, 10, Demo, cuts::unplugged,
+        "the active server is unplugged: it lets go of address and writes before the other takes over, and heals alone";
+    "cut-oneway", 1, 5, Demo, cuts::one_way,
+        "everything that the active server sends, or gets, vanishes: never two writers or two addresses";
+    "cut-pair", 1, 5, Demo, cuts::pair,
+        "the two data servers lose only each other: the service stays where it is";
+    "freeze", 1, 5, Demo, cuts::freeze,
+        "a server stands still for ten seconds: never two writers";
+    "witness-dies", 1, 5, Demo, deaths::witness,
+        "the witness dies: everything goes on and the status says what the next failure would do";
+    "secondary-then-witness", 1, 5, Demo, deaths::secondary_then_witness,
+        "first the copy, then the witness: the primary goes on alone and says so";
+    "both-die", 1, 5, Demo, deaths::both,
+        "copy and witness die at once: the survivor suspends, says why, and goes on when one returns";
+    "total-restart", 1, 6, Demo, deaths::total_restart,
+        "all servers die and return in any order: the site recovers alone";
+    "total-restart-faultdisk", 2, 20, Demo, deaths::total_restart_faultdisk,
+        "the same on disks that lose, tear and reorder what was not flushed";
+    "old-image", 1, 3, Demo, old_image::run,
+        "a copy replaced by yesterday's is never promoted, compared in full and reported";
+    "memory", 1, 3, Demo, crash::memory,
+        "memory full of dirty pages, then the peer dies: the volume goes on";
+    "fs-crash", 3, 100, Demo, crash::file_system,
+        "crashes at random moments under load: the file system is clean after its journal, the data intact";
+    "daemon-restart", 2, 10, Demo, upgrade::restart,
+        "the control daemon is restarted under load: not one I/O error";
+    "upgrade", 1, 3, Demo, upgrade::upgrade,
+        "the program is replaced by another build under load: not one I/O error";
+    "strangers", 1, 1, Demo, strangers::run,
+        "wrong, expired and foreign tokens and garbage on every port: refused, logged, nothing crashes";
+    "nbd-tools", 1, 1, Demo, tools::nbd,
+        "qemu-img, nbdinfo, nbdcopy and fio work against the volume's socket";
+}
+
+/// The check of that name.
+pub fn find(name: &str) -> Result<&'static Check> {
+    let names: Vec<&str> = CHECKS.iter().map(|check| check.name).collect();
+    let found = CHECKS.iter().find(|check| check.name == name);
+    found.map_or_else(|| refuse(format!("no check {name}; there are: {}", names.join(", "))), Ok)
+}
+
+/// Runs a check on a lab of its own in `dir` and prints its result; what the nodes logged is kept if it fails.
+pub fn run(check: &Check, dir: &Path, settings: &Settings) -> Result<()> {
+    up::down(dir)?;
+    let start = Instant::now();
+    println!("{}: {}", check.name, check.shows);
+    let result = Stage::set(check, Lab::at(dir)?, settings).and_then(|mut stage| {
+        let result = (check.run)(&mut stage);
+        stage.finish(result)
+    });
+    if let Err(error) = &result
+        && !matches!(error, LabError::Missing(_))
+    {
+        keep_logs(check, dir, settings);
+    }
+    let swept = up::down(dir);
+    let verdict = match (&result, &swept) {
+        (Ok(()), Ok(())) => "passed".to_owned(),
+        (Err(LabError::Missing(what)), _) => format!("SKIPPED: {what}"),
+        (Err(error), _) | (Ok(()), Err(error)) => format!("FAILED: {error}"),
+    };
+    println!("{}: {verdict} ({:.0} s)", check.name, start.elapsed().as_secs_f64());
+    result.and(swept)
+}
+
+/// Copies the nodes' logs to where they survive the lab.
+fn keep_logs(check: &Check, dir: &Path, settings: &Settings) {
+    let Some(kept) = &settings.logs else { return };
+    let kept = kept.join(check.name);
+    let _old = std::fs::remove_dir_all(&kept);
+    let Ok(nodes) = std::fs::read_dir(dir.join("nodes")) else { return };
+    for node in nodes.flatten() {
+        let to = kept.join(node.file_name());
+        let made = std::fs::create_dir_all(&to);
+        let copied =
+            std::process::Command::new("cp").arg("-r").arg(node.path().join("log")).arg(&to).status();
+        if made.is_err() || copied.is_err() {
+            println!("{}: the logs of {} could not be kept", check.name, node.path().display());
+        }
+    }
+    println!("{}: the nodes' logs are in {}", check.name, kept.display());
+}

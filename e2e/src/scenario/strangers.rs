@@ -1,0 +1,118 @@
+//! Those who have no business here: wrong tokens and garbage on every port.
+
+use super::stage::{PATIENCE, Stage};
+use crate::error::{Context, Result, refuse};
+use crate::lab::node;
+use crate::sys;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Everything is refused with a clear line, and nothing crashes.
+pub fn run(stage: &mut Stage) -> Result<()> {
+    let active = stage.site.active()?;
+    let client = stage.client("strangers");
+    client.wait_after(Instant::now(), PATIENCE)?;
+    let before = processes(stage)?;
+    bad_tokens(stage)?;
+    let mut ports = 0;
+    for name in stage.site.nodes().to_vec() {
+        ports += garbage(stage, &name)?;
+    }
+    client.wait_after(Instant::now(), PATIENCE)?;
+    if processes(stage)? != before {
+        return refuse("a process of the program ended or began while strangers knocked");
+    }
+    if stage.site.active()? != active {
+        return refuse("the service moved while strangers knocked");
+    }
+    stage.done(client);
+    stage.rows_are_there()?;
+    stage.report.row(&[("ports", f64::from(ports))]);
+    Ok(())
+}
+
+/// Pids of the program on every node.
+fn processes(stage: &Stage) -> Result<Vec<(String, Vec<i32>)>> {
+    let of = |name: &String| {
+        let mut pids: Vec<i32> = node::processes(&stage.lab, name, &["anshin", "run"])?
+            .iter()
+            .map(|process| process.pid)
+            .collect();
+        pids.sort_unstable();
+        Ok((name.clone(), pids))
+    };
+    stage.site.nodes().iter().map(of).collect()
+}
+
+/// Tokens that must not admit anybody, tried on a machine that belongs to nobody.
+fn bad_tokens(stage: &Stage) -> Result<()> {
+    crate::lab::up::up(
+        &stage.lab,
+        &crate::lab::up::Plan {
+            nodes: vec!["stranger".to_owned()],
+            programs: vec![stage.settings.program.clone()],
+            run: Vec::new(),
+            data_link: false,
+        },
+    )?;
+    let good = stage.site.json("a", &["token", "create"])?["token"].as_str().unwrap_or_default().to_owned();
+    let short = stage.site.json("a", &["token", "create", "--valid", "1s"])?["token"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    thread::sleep(Duration::from_secs(2));
+    // One character of the secret part changed.
+    let mut wrong = good.clone();
+    let last = wrong.pop().unwrap_or('x');
+    wrong.push(if last == 'a' { 'b' } else { 'a' });
+    for (what, token) in
+        [("a wrong token", wrong.as_str()), ("an expired token", &short), ("garbage", "anshin")]
+    {
+        let outcome = stage.site.run("stranger", &["join", token, "--address", "10.77.0.200"])?;
+        if outcome.code == Some(0) {
+            return refuse(format!("{what} was accepted"));
+        }
+        let told = outcome.err.trim();
+        if told.is_empty() || told.contains("panicked") {
+            return refuse(format!("{what} was refused without a clear word: {told:?}"));
+        }
+        stage.report.say(&format!("{what}: {}", told.lines().next().unwrap_or_default()));
+    }
+    Ok(())
+}
+
+/// Sends garbage to every TCP port that a node listens on; how many there were.
+fn garbage(stage: &mut Stage, name: &str) -> Result<u32> {
+    let listing = node::output(&stage.lab, name, &["ss", "-Hltn"])?;
+    let address: IpAddr = stage
+        .lab
+        .node(name)?
+        .address()
+        .parse()
+        .map_err(|_| crate::error::LabError::Refused("address".to_owned()))?;
+    let Some(home) = stage.lab.load()?.client else { return refuse("the client's place is not up") };
+    let mut count = 0;
+    for line in listing.lines() {
+        let Some(local) = line.split_whitespace().nth(3) else { continue };
+        let Some(port) = local.rsplit(':').next().and_then(|port| port.parse().ok()) else { continue };
+        if local.starts_with("127.") || port == stage.program.port() {
+            continue;
+        }
+        count += 1;
+        let junk: Vec<u8> = (0..4096).map(|_| stage.rng.bits() as u8).collect();
+        sys::in_network(home.pid, move || knock(SocketAddr::new(address, port), &junk))?
+            .at(format!("port {port} of {name}"))?;
+    }
+    Ok(count)
+}
+
+fn knock(to: SocketAddr, junk: &[u8]) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    // Being hung up on in the middle is one of the right answers.
+    let _hung_up = stream.write_all(junk);
+    let _hung_up = stream.read(&mut [0; 64]);
+    Ok(())
+}
