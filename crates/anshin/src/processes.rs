@@ -60,7 +60,7 @@ pub fn voter() -> Result<(), Problem> {
     start_log();
     let paths = Paths::default();
     let node = this_node(&paths)?;
-    anshin_node::voter::run(anshin_node::voter::VoterOptions::of_node(&paths, &node))
+    anshin_node::voter::run(node.voter_options(&paths)?)
 }
 
 /// `anshin run volume NAME --port PORT`.
@@ -85,7 +85,7 @@ pub fn volume(name: &str, port: u16) -> Result<(), Problem> {
 /// What keeps it from running.
 pub fn guard() -> Result<(), Problem> {
     start_log();
-    anshin_agent::guard::run(anshin_agent::guard::Options::new(Paths::default().run))
+    anshin_agent::guard::run(&anshin_agent::guard::Options::new(Paths::default().run))
 }
 
 /// `anshin run demo --dir DIR --listen ADDRESS:PORT`.
@@ -94,5 +94,5 @@ pub fn guard() -> Result<(), Problem> {
 /// What keeps it from running.
 pub fn demo(dir: &Path, listen: SocketAddr) -> Result<(), Problem> {
     start_log();
-    anshin_agent::demo::run(dir, listen)
+    anshin_agent::demo::run(&anshin_agent::demo::Options { dir: dir.to_path_buf(), listen })
 }

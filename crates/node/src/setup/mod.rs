@@ -11,11 +11,15 @@ pub use init::init;
 pub use join::join;
 pub use server::{JoinServer, Propose};
 
-use crate::{paths::Paths, supervise::write_whole};
+use crate::{paths::Paths, supervise::write_whole, voter::VoterOptions};
 use anshin_base::{NodeId, Problem, VoterId};
 use anshin_ledger::state::{Ports, Roles};
 use serde::{Deserialize, Serialize};
-use std::{fs, net::IpAddr};
+use anshin_link::{Credentials, mesh::MeshTimes};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 /// How long a join token can be used unless asked otherwise.
 pub const TOKEN_VALID_S: u64 = 3_600;
@@ -68,6 +72,22 @@ impl NodeFile {
         let problem = |why: String| Problem::new("node-file", format!("{}: {why}", path.display()));
         let text = toml::to_string(self).map_err(|error| problem(error.to_string()))?;
         write_whole(&path, text.as_bytes()).map_err(|error| problem(error.to_string()))
+    }
+
+    /// How the node's voter process is set up.
+    ///
+    /// # Errors
+    /// If the node's identity cannot be read.
+    pub fn voter_options(&self, paths: &Paths) -> Result<VoterOptions, Problem> {
+        Ok(VoterOptions {
+            directory: paths.voter(),
+            credentials: Credentials::load(&paths.identity())?,
+            listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.voter_port)],
+            socket: paths.voter_socket(),
+            build: env!("CARGO_PKG_VERSION").into(),
+            lock_memory: true,
+            times: MeshTimes::default(),
+        })
     }
 
     /// What the node does.
