@@ -4,7 +4,9 @@
 //! owner hands in every [`Input`] with the time and carries out every [`Output`]; see [`api`]. The same code runs
 //! in the volume process and in the simulator.
 
+mod activity;
 pub mod api;
+mod bitmap;
 #[cfg(feature = "bugs")]
 pub mod bugs;
 #[cfg(not(feature = "bugs"))]

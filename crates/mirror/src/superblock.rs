@@ -21,6 +21,8 @@ pub struct PeerSlot {
     pub full: bool,
     /// Highest progress number that the peer confirmed to us (R7).
     pub highest: u64,
+    /// The session in which it was confirmed: only a later session can present less.
+    pub session: SessionId,
 }
 
 /// Content of a superblock.
@@ -82,6 +84,7 @@ impl Superblock {
             w.u64(slot.replica.0);
             w.u64(u64::from(slot.full));
             w.u64(slot.highest);
+            w.u64(slot.session.0);
         }
         w.stamp(&self.stamp);
         assert!(w.0.len() <= SIZE - 4, "invariant: an entry is bounded, so a superblock fits its block");
@@ -112,7 +115,12 @@ impl Superblock {
         r.take(4 * 16)?;
         let mut slots = [PeerSlot::default(); SLOTS];
         for slot in &mut slots {
-            *slot = PeerSlot { replica: ReplicaId(r.u64()?), full: r.u64()? != 0, highest: r.u64()? };
+            *slot = PeerSlot {
+                replica: ReplicaId(r.u64()?),
+                full: r.u64()? != 0,
+                highest: r.u64()?,
+                session: SessionId(r.u64()?),
+            };
         }
         Ok(Self {
             sequence,
@@ -152,7 +160,7 @@ mod tests {
 
     pub(crate) fn sample(sequence: u64) -> Superblock {
         let mut slots = [PeerSlot::default(); SLOTS];
-        slots[1] = PeerSlot { replica: ReplicaId(9), full: true, highest: 77 };
+        slots[1] = PeerSlot { replica: ReplicaId(9), full: true, highest: 77, session: SessionId(3) };
         let member = Member { replica: ReplicaId(2), session: SessionId(5) };
         let entry = GroupEntry {
             group: GroupId(1),
