@@ -124,8 +124,9 @@ impl Buffer {
         Bytes::from_owner(self)
     }
 
-    /// Where the bytes are, for the kernel.
-    pub(crate) fn pointer(&mut self) -> *mut u8 {
+    /// Where the bytes are.
+    #[cfg(test)]
+    fn pointer(&mut self) -> *mut u8 {
         self.memory.as_ref().map_or(std::ptr::null_mut(), |memory| memory.start.as_ptr())
     }
 }

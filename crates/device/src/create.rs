@@ -57,9 +57,8 @@ pub fn create(directory: &Path, what: &Create) -> Result<ReplicaId, Problem> {
         meta.sync_all()?;
         std::fs::rename(&unfinished, directory.join("meta"))?;
         File::open(directory)?.sync_all()?;
-        if let Some(parent) = directory.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+        // Its entry in the directory above, too.
+        File::open(directory.join(".."))?.sync_all()?;
         Ok(())
     };
     if directory.join("meta").exists() {

@@ -72,12 +72,6 @@ impl Stats {
         }
     }
 
-    /// Requests that are not answered.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.len()
-    }
-
     /// Reads, writes, flushes.
     #[must_use]
     pub fn latencies(&self) -> [Latency; 3] {

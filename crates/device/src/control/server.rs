@@ -163,6 +163,12 @@ impl Server {
         }
     }
 
+    /// Whether answers are still on their way.
+    #[must_use]
+    pub fn unsent(&self) -> bool {
+        self.clients.values().any(|client| client.outbox.bytes() > 0)
+    }
+
     fn drop_client(&mut self, id: u64) {
         if let Some(client) = self.clients.remove(&id) {
             hang_up(&client.fd);

@@ -164,6 +164,20 @@ impl Engine {
                 self.completed(one);
             }
         }
+        self.say_goodbye(&mut done)
+    }
+
+    /// Sends the last answers; a client that does not read them is not waited for longer than a moment.
+    fn say_goodbye(&mut self, done: &mut Vec<Done<Tag>>) -> Result<(), Problem> {
+        let end = self.io.now().after(HOUSEKEEPING);
+        while self.control.unsent() && self.io.now() < end {
+            let waited = self.timer.arm(end).and_then(|()| self.io.wait(done));
+            waited.map_err(|error| Problem::new("volume-ring", error.to_string()))?;
+            for one in done.drain(..).filter(|one| matches!(one.tag, Tag::Control(_) | Tag::Timer)) {
+                self.completed(one);
+            }
+        }
+        tracing::info!(volume = self.options.name, "volume process ends");
         Ok(())
     }
 
