@@ -1,0 +1,169 @@
+//! Rehearsing a failover: what would happen, or a real planned move with its times.
+
+use super::{
+    messages::Happened,
+    model,
+    parts::parts,
+    site::{Site, unknown},
+    world::World,
+};
+use crate::view::{DrillReport, DrillRequest, DrillTimes, RunState};
+use anshin_base::{NodeId, Problem};
+use anshin_ledger::state::Service;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A planned move takes as long as the programs need to stop and start.
+const MOVE_LIMIT: Duration = Duration::from_secs(180);
+
+/// Where a service can be moved.
+///
+/// # Errors
+/// Why it cannot.
+pub fn move_target(world: &World, service: &Service, to: Option<&str>) -> Result<NodeId, Problem> {
+    let runs_on = running_on(world, service);
+    let usable = |node: NodeId| {
+        if !world.alive(node) {
+            return Err("it is not heard".to_owned());
+        }
+        model::why_not(world, service, node).map_or(Ok(()), Err)
+    };
+    if let Some(name) = to {
+        let node = world.node_named(name).ok_or_else(|| unknown("node", name, "list them: anshin node list"))?.id;
+        return match usable(node) {
+            Ok(()) => Ok(node),
+            Err(why) => Err(Problem::refused("move-refused", format!("{} cannot run on {name}: {why}", service.name))),
+        };
+    }
+    let mut others = world.state.nodes.keys().copied().filter(|&node| Some(node) != runs_on);
+    others.find(|&node| usable(node).is_ok()).ok_or_else(|| {
+        Problem::refused("move-refused", format!("no other node can run {} now", service.name))
+            .hint(format!("see: anshin explain {}", service.name))
+    })
+}
+
+/// The node on which the last part of a service runs.
+#[must_use]
+pub fn running_on(world: &World, service: &Service) -> Option<NodeId> {
+    let last = parts(&world.state, service).pop()?;
+    let nodes = world.reports.keys().copied().filter(|&node| world.alive(node));
+    nodes.into_iter().find(|&node| {
+        world.resource(node, &last.id).and_then(super::messages::ResourceReport::running) == Some(true)
+    })
+}
+
+/// Carries out a rehearsal.
+///
+/// # Errors
+/// If there is nothing to rehearse, or a real move was asked for and cannot be made.
+pub async fn drill(site: &Site, request: DrillRequest) -> Result<DrillReport, Problem> {
+    let world = site.now();
+    let name = match (&request.service, world.state.services.len()) {
+        (Some(name), _) => name.clone(),
+        (None, 1) => world.state.services.keys().next().cloned().unwrap_or_default(),
+        (None, 0) => {
+            let problem = Problem::new("service-unknown", "there is no service to rehearse with");
+            return Err(problem.hint("protect something first: anshin protect"));
+        }
+        (None, _) => return Err(Problem::new("service-invalid", "there are several services").hint("name one")),
+    };
+    let service = world.state.services.get(&name).cloned();
+    let service = service.ok_or_else(|| unknown("service", &name, "list them: anshin service list"))?;
+    let Some(from) = running_on(&world, &service) else {
+        return Err(Problem::new("service-busy", format!("{name} does not run now"))
+            .hint(format!("see: anshin explain {name}")));
+    };
+    if request.failover { moved(site, &world, &service, from).await } else { Ok(rehearsed(&world, &service, from)) }
+}
+
+/// What the scheduler would do if the node died, on the live state with that node taken away.
+fn rehearsed(world: &World, service: &Service, from: NodeId) -> DrillReport {
+    let mut without = world.clone();
+    if let Some(heard) = without.heard.get_mut(&from) {
+        heard.alive = false;
+        heard.dead = true;
+    }
+    let votes = without.state.nodes.keys().filter(|&&node| node != from && world.alive(node)).count();
+    let quorum = votes > without.state.nodes.len() / 2;
+    let mut others = without.state.nodes.keys().copied().filter(|&node| node != from && world.alive(node));
+    let to = others.find(|&node| model::why_not(&without, service, node).is_none());
+    let mut findings = Vec::new();
+    findings.push(if quorum {
+        "the remaining nodes have quorum".to_owned()
+    } else {
+        "the remaining nodes would have no quorum: nothing could take over".to_owned()
+    });
+    findings.push(match to {
+        Some(node) => format!("{} holds every acknowledged write and can be promoted", world.name_of(node)),
+        None => "no other node holds every acknowledged write".to_owned(),
+    });
+    DrillReport {
+        at: jiff::Timestamp::now().to_string(),
+        service: service.name.clone(),
+        from: world.name_of(from),
+        to: to.map(|node| world.name_of(node)),
+        moved: false,
+        passed: quorum && to.is_some(),
+        findings,
+        times: DrillTimes::default(),
+        total_ms: None,
+    }
+}
+
+async fn moved(site: &Site, world: &Arc<World>, service: &Service, from: NodeId) -> Result<DrillReport, Problem> {
+    let at = jiff::Timestamp::now();
+    let begun = Instant::now();
+    let to = site.move_service(&service.name, None).await?;
+    let arrived = site.wait_for(MOVE_LIMIT, |world| {
+        running_on(world, service) == Some(to)
+            && super::facts::facts(world, String::new())
+                .services
+                .iter()
+                .any(|view| view.name == service.name && view.state == RunState::Running)
+    });
+    let arrived = arrived.await;
+    let total = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let passed = arrived.is_some();
+    let after = arrived.unwrap_or_else(|| site.now());
+    let finding = if passed {
+        format!("{} answers on {}", service.name, world.name_of(to))
+    } else {
+        format!("{} did not come up on {} within {} s", service.name, world.name_of(to), MOVE_LIMIT.as_secs())
+    };
+    Ok(DrillReport {
+        at: at.to_string(),
+        service: service.name.clone(),
+        from: world.name_of(from),
+        to: Some(world.name_of(to)),
+        moved: true,
+        passed,
+        findings: vec![finding],
+        times: times(&after, service, to, at.as_millisecond()),
+        total_ms: Some(total),
+    })
+}
+
+/// The split of a move or failover that began at `begun_ms`, from what the target node noted (its own clock).
+#[must_use]
+pub fn times(world: &World, service: &Service, to: NodeId, begun_ms: i64) -> DrillTimes {
+    let Some(report) = world.reports.get(&to) else { return DrillTimes::default() };
+    let started = |id: &str| -> Option<u64> {
+        let done = |happened: &&Happened| happened.subject == id && happened.what == "started";
+        let at = report.happened.iter().rev().find(done)?.at_ms;
+        u64::try_from(at - begun_ms).ok()
+    };
+    let id = |part: &str| format!("{}.{part}", service.name);
+    let points = [started(&id("volume")), started(&id("mount")), started(&id("address"))];
+    let program = parts(&world.state, service).pop().and_then(|part| started(&part.id));
+    let step = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from.unwrap_or(0)));
+    DrillTimes {
+        detection_ms: None,
+        decision_ms: None,
+        promotion_ms: points[0],
+        mount_ms: step(points[0], points[1]),
+        address_ms: step(points[1].or(points[0]), points[2]),
+        program_ms: step(points[2].or(points[1]).or(points[0]), program),
+    }
+}

@@ -1,0 +1,95 @@
+//! Why something is as it is.
+
+use super::{model, site::unknown, world::World};
+use crate::view::{Explanation, Reason, SiteStatus};
+use anshin_base::Problem;
+use anshin_policy::UnixSeconds;
+
+fn reason(what: impl Into<String>, why: impl Into<String>) -> Reason {
+    Reason { what: what.into(), why: why.into() }
+}
+
+/// Explains a service, volume or node by its name.
+///
+/// # Errors
+/// If there is no such thing.
+pub fn explain(world: &World, status: &SiteStatus, subject: &str) -> Result<Explanation, Problem> {
+    if world.state.services.contains_key(subject) {
+        return Ok(service(world, status, subject));
+    }
+    if world.state.volumes.contains_key(subject) {
+        return Ok(volume(world, status, subject));
+    }
+    if world.node_named(subject).is_some() {
+        return Ok(node(world, status, subject));
+    }
+    Err(unknown("service, volume or node", subject, "names are in: anshin status"))
+}
+
+fn decisions(world: &World, subject: &str) -> Vec<Reason> {
+    let about = world.state.decisions.iter().rev().filter(|decision| decision.subject.ends_with(&format!("/{subject}")));
+    about.take(5).map(|decision| reason(decision.what.clone(), decision.reason.clone())).collect()
+}
+
+fn service(world: &World, status: &SiteStatus, name: &str) -> Explanation {
+    let view = status.facts.services.iter().find(|service| service.name == name);
+    let answer = view.map_or_else(String::new, |view| {
+        let place = view.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+        format!("{name} is {}{place}: {}", serde_json::to_value(view.state).map_or_else(|_| String::new(), |state| state.as_str().unwrap_or_default().to_owned()), view.why)
+    });
+    let clock = jiff::Timestamp::now().as_second();
+    let plan = anshin_policy::plan(&model::cluster(world), UnixSeconds(clock));
+    let mut because = Vec::new();
+    let first = plan.placements.iter().find(|placement| placement.resource.starts_with(&format!("{name}.")));
+    if let Some(placement) = first {
+        let scores: Vec<String> = placement.scores.iter().map(|(node, score)| format!("{node} {score}")).collect();
+        because.push(reason("how much each node is wanted", scores.join(", ")));
+        because.extend(placement.reasons.iter().map(|line| reason(line.clone(), "")));
+    }
+    because.extend(decisions(world, name));
+    let rejected = world.state.services.get(name).map(|service| {
+        let others = world.state.nodes.values();
+        let refused = others.filter_map(|node| {
+            let why = if world.alive(node.id) {
+                model::why_not(world, service, node.id)
+            } else {
+                Some("it is not heard".to_owned())
+            };
+            why.map(|why| reason(format!("run on {}", node.name), why))
+        });
+        refused.collect()
+    });
+    Explanation { subject: name.to_owned(), answer, because, rejected: rejected.unwrap_or_default() }
+}
+
+fn volume(world: &World, status: &SiteStatus, name: &str) -> Explanation {
+    let view = status.facts.volume(name);
+    let answer = view.map_or_else(String::new, |view| match (&view.suspended, &view.primary) {
+        (Some(why), _) => format!("{name} holds its I/O: {why}"),
+        (None, Some(primary)) => format!("{name} is served by {primary} in generation {}", view.generation),
+        (None, None) => format!("{name} has no primary"),
+    });
+    let mut because = Vec::new();
+    if let Some(view) = view {
+        let set = format!("generation {}: {}", view.generation, view.in_sync.join(", "));
+        because.push(reason("the ledger's in-sync set", set));
+        for replica in &view.replicas {
+            let behind = replica.behind_bytes.map_or_else(|| "unknown".into(), |bytes| format!("{bytes} bytes"));
+            because.push(reason(format!("the copy on {}", replica.node), format!("{:?}, behind {behind}", replica.state)));
+        }
+    }
+    because.extend(decisions(world, name));
+    Explanation { subject: name.to_owned(), answer, because, rejected: Vec::new() }
+}
+
+fn node(world: &World, status: &SiteStatus, name: &str) -> Explanation {
+    let view = status.facts.node(name);
+    let answer = view.map_or_else(String::new, |view| match view.last_heard_ms {
+        Some(age) => format!("{name} is {:?}, heard {age} ms ago", view.state),
+        None => format!("{name} is {:?} and was never heard", view.state),
+    });
+    let what_if = status.what_if.iter().filter(|what| what.event.contains(name));
+    let mut because: Vec<Reason> = what_if.map(|what| reason(what.event.clone(), what.outcome.clone())).collect();
+    because.extend(decisions(world, name));
+    Explanation { subject: name.to_owned(), answer, because, rejected: Vec::new() }
+}

@@ -1,0 +1,295 @@
+//! What the daemon knows, as the public API shows it.
+
+use super::{
+    messages::{Happened, VolumeReport},
+    model,
+    parts::parts,
+    world::World,
+};
+use crate::view::{
+    Facts, Happening, NodeState as NodeStateView, NodeView, Quorum, ReplicaState, ReplicaView, ResourceView, Resync,
+    Role, RunState, ServiceView, VolumeView, VoterView,
+};
+use anshin_base::NodeId;
+use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
+
+/// Happenings shown.
+const RECENT_MAX: usize = 30;
+
+/// The facts behind a status.
+#[must_use]
+pub fn facts(world: &World, at: String) -> Facts {
+    Facts {
+        site: world.state.site.as_ref().map_or_else(String::new, |site| site.name.clone()),
+        this_node: world.name_of(world.me),
+        at,
+        quorum: quorum(world),
+        nodes: world.state.nodes.values().map(|node| node_view(world, node)).collect(),
+        volumes: world.state.volumes.values().map(|volume| volume_view(world, volume)).collect(),
+        services: world.state.services.values().map(|service| service_view(world, service)).collect(),
+        recent: recent(world),
+    }
+}
+
+fn quorum(world: &World) -> Quorum {
+    let voters: Vec<VoterView> = world
+        .state
+        .nodes
+        .values()
+        .map(|node| VoterView { node: node.name.clone(), present: world.alive(node.id) })
+        .collect();
+    let present = voters.iter().filter(|voter| voter.present).count();
+    Quorum {
+        have: world.quorate,
+        votes_present: u32::try_from(present).unwrap_or(u32::MAX),
+        votes_needed: u32::try_from(voters.len() / 2 + 1).unwrap_or(u32::MAX),
+        leader: world.leader.map(|node| world.name_of(node)),
+        ledger_age_ms: world.ledger_age_ms,
+        stale: !world.quorate,
+        voters,
+    }
+}
+
+fn node_view(world: &World, node: &Node) -> NodeView {
+    let heard = world.heard.get(&node.id);
+    let mut roles = Vec::new();
+    if node.roles.data {
+        roles.push(Role::Data);
+    }
+    if node.roles.witness {
+        roles.push(Role::Witness);
+    }
+    let state = match (world.alive(node.id), node.state) {
+        (false, _) => NodeStateView::Offline,
+        (true, NodeState::Active) => NodeStateView::Online,
+        (true, NodeState::Standby | NodeState::Leaving) => NodeStateView::Standby,
+        (true, NodeState::Maintenance) => NodeStateView::Maintenance,
+    };
+    NodeView {
+        name: node.name.clone(),
+        id: node.id.0,
+        roles,
+        state,
+        last_heard_ms: if node.id == world.me { Some(0) } else { heard.and_then(|heard| heard.age_ms) },
+        relayed: heard.is_some_and(|heard| heard.relayed),
+        version: world.reports.get(&node.id).map(|report| report.version.clone()),
+        address: node.addresses.first().cloned().unwrap_or_default(),
+    }
+}
+
+fn volume_view(world: &World, volume: &Volume) -> VolumeView {
+    let entry = world.entry(volume);
+    let primary = world.primary_node(volume);
+    let in_sync = entry.map(|entry| entry.in_sync.keys()).into_iter().flatten();
+    let in_sync: Vec<String> =
+        in_sync.filter_map(|&replica| world.node_of(volume, replica)).map(|node| world.name_of(node)).collect();
+    let own = volume_report(world, volume, world.me);
+    let serving = primary.and_then(|node| volume_report(world, volume, node));
+    VolumeView {
+        name: volume.name.clone(),
+        size_bytes: volume.size.0,
+        mount: volume.mount.clone(),
+        generation: entry.map_or(0, |entry| entry.generation.0),
+        primary: primary.map(|node| world.name_of(node)),
+        in_sync,
+        device: own.filter(|report| report.serving).map(|_| format!("/dev/anshin/{}", volume.name)),
+        replicas: volume.replicas.keys().map(|&node| replica_view(world, volume, node, primary)).collect(),
+        suspended: suspended(world, volume, primary, serving),
+    }
+}
+
+/// Why a volume's I/O waits, if it does: as its primary says, or because there is none that is alive.
+fn suspended(
+    world: &World,
+    volume: &Volume,
+    primary: Option<NodeId>,
+    serving: Option<&VolumeReport>,
+) -> Option<String> {
+    let Some(primary) = primary else {
+        return world.choose(volume, None).err().map(|why| format!("nobody can be promoted: {}", in_names(world, volume, &why)));
+    };
+    if !world.alive(primary) {
+        let why = world.choose(volume, None).err().map(|why| in_names(world, volume, &why));
+        let why = why.unwrap_or_else(|| "another copy is about to take over".into());
+        return Some(format!("node {} is not heard; {why}", world.name_of(primary)));
+    }
+    serving.and_then(|report| report.failed.clone().or_else(|| report.suspended.clone()))
+}
+
+fn in_names(world: &World, volume: &Volume, why: &anshin_ledger::WhyNot) -> String {
+    use anshin_ledger::WhyNot;
+    let names = |replicas: &[anshin_base::ReplicaId]| {
+        let names = replicas.iter().filter_map(|&replica| world.node_of(volume, replica));
+        names.map(|node| world.name_of(node)).collect::<Vec<_>>().join(" or ")
+    };
+    match why {
+        WhyNot::NoMember { bring_back } => format!("bring back node {}", names(bring_back)),
+        WhyNot::FurthestAway(replica) => {
+            format!("every copy restarted; bring back node {}, which holds the most", names(&[*replica]))
+        }
+        WhyNot::Unfit(replicas) => format!("the copy on node {} cannot be used", names(replicas)),
+    }
+}
+
+fn volume_report<'a>(world: &'a World, volume: &Volume, node: NodeId) -> Option<&'a VolumeReport> {
+    world.reports.get(&node)?.volumes.iter().find(|report| report.volume == volume.name)
+}
+
+fn replica_view(world: &World, volume: &Volume, node: NodeId, primary: Option<NodeId>) -> ReplicaView {
+    let own = volume_report(world, volume, node);
+    let seen_by_primary = primary
+        .filter(|&primary| world.alive(primary))
+        .and_then(|primary| volume_report(world, volume, primary))
+        .and_then(|report| report.peers.iter().find(|peer| peer.node == node));
+    let replica = volume.replicas.get(&node).and_then(|held| held.replica);
+    let recorded = replica.is_some_and(|replica| {
+        world.entry(volume).is_some_and(|entry| {
+            let live = world.live_member(volume, node);
+            // After a restart the replica is another member: the record is about its earlier session (R4).
+            live.map_or_else(|| entry.in_sync.contains_key(&replica), |live| entry.holds(live))
+        })
+    });
+    let alive = world.alive(node);
+    let is_primary = primary == Some(node);
+    let state = if own.is_some_and(|report| report.old_image) {
+        ReplicaState::OldImage
+    } else if own.is_some_and(|report| report.failed.is_some()) {
+        ReplicaState::Failed
+    } else if !alive || own.is_none() {
+        ReplicaState::Unknown
+    } else if is_primary && own.is_some_and(|report| report.serving) {
+        ReplicaState::Primary
+    } else if seen_by_primary.is_some_and(|peer| peer.resync.is_some()) {
+        ReplicaState::Resyncing
+    } else if recorded && (is_primary || primary.is_none() || seen_by_primary.is_some_and(|peer| peer.connected)) {
+        ReplicaState::InSync
+    } else if recorded {
+        ReplicaState::Unknown
+    } else {
+        ReplicaState::Behind
+    };
+    let known_equal = matches!(state, ReplicaState::Primary | ReplicaState::InSync);
+    ReplicaView {
+        node: world.name_of(node),
+        state,
+        behind_bytes: if known_equal { Some(0) } else { seen_by_primary.map(|peer| peer.behind_bytes) },
+        resync: seen_by_primary.and_then(|peer| peer.resync).map(|(done, total)| Resync {
+            done_bytes: done,
+            total_bytes: total,
+            bytes_per_s: 0,
+            seconds_left: None,
+        }),
+        last_heard_ms: if node == world.me { Some(0) } else { world.heard.get(&node).and_then(|heard| heard.age_ms) },
+    }
+}
+
+fn service_view(world: &World, service: &Service) -> ServiceView {
+    let all = parts(&world.state, service);
+    let resources: Vec<ResourceView> = all
+        .iter()
+        .map(|part| {
+            let runs_on = running_on(world, &part.id);
+            let node = runs_on.or_else(|| running_on(world, &all[0].id));
+            let report = node.and_then(|node| world.resource(node, &part.id));
+            let newest = report.and_then(|report| report.records.iter().max_by_key(|record| record.call));
+            let failures = report.map_or(0, |report| report.failures.iter().map(|failures| failures.count).sum());
+            let bad = newest.is_some_and(|record| record.result.rc.0 != record.expected);
+            ResourceView {
+                name: part.id.clone(),
+                kind: part.kind(),
+                state: match (runs_on, bad) {
+                    (_, true) => RunState::Failed,
+                    (Some(_), false) => RunState::Running,
+                    (None, false) => RunState::Stopped,
+                },
+                node: runs_on.map(|node| world.name_of(node)),
+                last_result: newest.map(|record| {
+                    let why = record.result.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                    format!("{} {}{why}", record.operation, record.result.rc)
+                }),
+                fail_count: failures,
+            }
+        })
+        .collect();
+    let up = resources.iter().filter(|resource| resource.state == RunState::Running).count();
+    let (state, why) = run_state(world, service, &resources, up);
+    let last = all.last().and_then(|part| running_on(world, &part.id).map(|node| (node, part.id.clone())));
+    let since = last.and_then(|(node, id)| {
+        let report = world.resource(node, &id)?;
+        let started = report.records.iter().filter(|record| record.operation == "start").map(|record| record.at).max()?;
+        jiff::Timestamp::from_second(started).ok().map(|at| at.to_string())
+    });
+    ServiceView {
+        name: service.name.clone(),
+        state,
+        node: resources.iter().rev().find_map(|resource| resource.node.clone()),
+        since,
+        address: service.addresses.first().cloned(),
+        volumes: service.volume.iter().cloned().collect(),
+        resources,
+        why,
+    }
+}
+
+fn run_state(world: &World, service: &Service, resources: &[ResourceView], up: usize) -> (RunState, String) {
+    if !world.quorate && up == 0 {
+        return (RunState::Unknown, "this node hears no quorum and does not know".into());
+    }
+    if service.target == ServiceTarget::Stopped {
+        let state = if up == 0 { RunState::Stopped } else { RunState::Stopping };
+        return (state, "an operator stopped it".into());
+    }
+    if let Some(failed) = resources.iter().find(|resource| resource.state == RunState::Failed) {
+        let result = failed.last_result.clone().unwrap_or_default();
+        return (RunState::Failed, format!("{}: {result}", failed.name));
+    }
+    let volume = service.volume.as_ref().and_then(|name| world.state.volumes.get(name));
+    let held = volume.and_then(|volume| {
+        let primary = world.primary_node(volume);
+        suspended(world, volume, primary, primary.and_then(|node| volume_report(world, volume, node)))
+    });
+    if let Some(why) = held {
+        return (RunState::Blocked, why);
+    }
+    if up == resources.len() && up > 0 {
+        let node = resources[0].node.clone().unwrap_or_default();
+        let others = world.state.nodes.keys().filter(|&&node| world.alive(node) && model::why_not(world, service, node).is_none());
+        let why = match others.count() {
+            0 | 1 => format!("only {node} can run it now"),
+            count => format!("{node} holds the volume; {count} nodes can run it"),
+        };
+        return (RunState::Running, why);
+    }
+    let blocked: Vec<String> = world
+        .state
+        .nodes
+        .values()
+        .filter_map(|node| {
+            let why = if world.alive(node.id) { model::why_not(world, service, node.id) } else { Some("not heard".into()) };
+            why.map(|why| format!("{}: {why}", node.name))
+        })
+        .collect();
+    if blocked.len() == world.state.nodes.len() {
+        return (RunState::Blocked, format!("no node can run it: {}", blocked.join("; ")));
+    }
+    (RunState::Starting, "its parts are being started".into())
+}
+
+/// The node on which a resource runs, as far as living nodes say.
+fn running_on(world: &World, id: &str) -> Option<NodeId> {
+    let running = world.reports.keys().filter(|&&node| world.alive(node));
+    running.copied().find(|&node| world.resource(node, id).and_then(super::messages::ResourceReport::running) == Some(true))
+}
+
+fn recent(world: &World) -> Vec<Happening> {
+    let mut all: Vec<(i64, Happening)> = Vec::new();
+    for (&node, report) in &world.reports {
+        for Happened { at_ms, subject, what, why } in &report.happened {
+            let at = jiff::Timestamp::from_millisecond(*at_ms).unwrap_or_default().to_string();
+            let what = format!("{subject}: {what}");
+            all.push((*at_ms, Happening { at, node: Some(world.name_of(node)), what, why: why.clone() }));
+        }
+    }
+    all.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    all.into_iter().take(RECENT_MAX).map(|(_, happening)| happening).collect()
+}

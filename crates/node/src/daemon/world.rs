@@ -1,0 +1,139 @@
+//! What one daemon knows of the site at a moment: the ledger, who is heard, and what the nodes say of themselves.
+
+use super::messages::{NodeReport, ResourceReport};
+use anshin_base::{GroupEntry, Member, NodeId, ReplicaId, local::ReplicaReport};
+use anshin_ledger::{
+    candidate::{Candidate, WhyNot, choose_candidate},
+    state::{Node, State, Volume},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What the voter hears of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// It was heard recently enough to count as alive.
+    pub alive: bool,
+    /// It has been silent for long enough to count as dead. Neither is "not yet known".
+    pub dead: bool,
+    /// How long ago, in milliseconds; None for never.
+    pub age_ms: Option<u64>,
+    /// Only by way of another node.
+    pub relayed: bool,
+    /// What its replicas said last.
+    pub replicas: Vec<ReplicaReport>,
+    /// The voter's version.
+    pub version: Option<String>,
+}
+
+/// One daemon's knowledge.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// The node this daemon runs on.
+    pub me: NodeId,
+    /// The newest ledger state applied here.
+    pub state: Arc<State>,
+    /// This node's voter hears a leader.
+    pub quorate: bool,
+    /// Milliseconds since that was last so; 0 while it is.
+    pub ledger_age_ms: u64,
+    /// The node whose voter leads.
+    pub leader: Option<NodeId>,
+    /// Who is heard. The own node is always alive.
+    pub heard: BTreeMap<NodeId, Heard>,
+    /// Highest progress seen of each replica (R7).
+    pub highest: BTreeMap<ReplicaId, u64>,
+    /// The newest report of every daemon.
+    pub reports: BTreeMap<NodeId, NodeReport>,
+}
+
+impl World {
+    /// Whether a node counts as alive.
+    #[must_use]
+    pub fn alive(&self, node: NodeId) -> bool {
+        node == self.me || self.heard.get(&node).is_some_and(|heard| heard.alive)
+    }
+
+    /// Whether this daemon is the one that decides.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.quorate && self.leader == Some(self.me)
+    }
+
+    /// A node by its name.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<&Node> {
+        self.state.nodes.values().find(|node| node.name == name)
+    }
+
+    /// A node's name; its number if the ledger does not know it.
+    #[must_use]
+    pub fn name_of(&self, node: NodeId) -> String {
+        self.state.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.clone())
+    }
+
+    /// The ledger's entry for a volume.
+    #[must_use]
+    pub fn entry(&self, volume: &Volume) -> Option<&GroupEntry> {
+        self.state.groups.get(&volume.group).map(|group| &group.entry)
+    }
+
+    /// The node that holds a replica.
+    #[must_use]
+    pub fn node_of(&self, volume: &Volume, replica: ReplicaId) -> Option<NodeId> {
+        volume.replicas.iter().find(|(_, held)| held.replica == Some(replica)).map(|(node, _)| *node)
+    }
+
+    /// The node of the recorded primary.
+    #[must_use]
+    pub fn primary_node(&self, volume: &Volume) -> Option<NodeId> {
+        self.node_of(volume, self.entry(volume)?.primary?.replica)
+    }
+
+    /// The live replica of a volume on a node, as its node reports it.
+    #[must_use]
+    pub fn live_member(&self, volume: &Volume, node: NodeId) -> Option<Member> {
+        let replica = volume.replicas.get(&node)?.replica?;
+        let report = self.replica_report(volume, node)?;
+        (report.replica == replica).then_some(Member { replica, session: report.session })
+    }
+
+    /// What a node says of its replica of a volume.
+    #[must_use]
+    pub fn replica_report(&self, volume: &Volume, node: NodeId) -> Option<&ReplicaReport> {
+        self.heard.get(&node)?.replicas.iter().find(|report| report.group == volume.group)
+    }
+
+    /// The member that may be promoted now; among equals the one on `wanted`.
+    ///
+    /// # Errors
+    /// Why nobody can be, naming what must come back.
+    pub fn choose(&self, volume: &Volume, wanted: Option<NodeId>) -> Result<Member, WhyNot> {
+        let Some(entry) = self.entry(volume) else { return Err(WhyNot::NoMember { bring_back: Vec::new() }) };
+        let known = volume.replicas.keys().filter_map(|&node| {
+            let report = self.replica_report(volume, node)?.clone();
+            let highest = self.highest.get(&report.replica).copied().unwrap_or(0);
+            let score = i64::from(wanted == Some(node));
+            Some(Candidate { report, reachable: self.alive(node), score, highest })
+        });
+        choose_candidate(entry, &known.collect::<Vec<_>>())
+    }
+
+    /// What a node says of a resource.
+    #[must_use]
+    pub fn resource(&self, node: NodeId, id: &str) -> Option<&ResourceReport> {
+        self.reports.get(&node)?.resources.iter().find(|resource| resource.id == id)
+    }
+}
+
+impl ResourceReport {
+    /// Whether it runs, as far as the newest result tells; None if nothing was ever asked.
+    #[must_use]
+    pub fn running(&self) -> Option<bool> {
+        let newest = self.records.iter().max_by_key(|record| record.call)?;
+        Some(match newest.operation.as_str() {
+            // A stop that failed leaves it running, as far as anybody knows; so does a start that failed half way.
+            "stop" => !newest.result.is_ok(),
+            _ => newest.result.rc != anshin_agent::Rc::NOT_RUNNING,
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Where a node keeps what. Every path is below one of three directories, so that a trial site or a test can run
+//! several nodes on one machine.
+
+use std::path::{Path, PathBuf};
+
+/// The three directories of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Identity and the node's own configuration; survives everything. `/etc/anshin`.
+    pub etc: PathBuf,
+    /// Ledger and replicas. `/var/lib/anshin`.
+    pub var: PathBuf,
+    /// Sockets, lease records, records of running processes; on tmpfs. `/run/anshin`.
+    pub run: PathBuf,
+    /// Where the volumes' devices appear. `/dev/anshin`.
+    pub dev: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            etc: "/etc/anshin".into(),
+            var: "/var/lib/anshin".into(),
+            run: "/run/anshin".into(),
+            dev: "/dev/anshin".into(),
+        }
+    }
+}
+
+impl Paths {
+    /// The node's own file: who it is. Its existence means that the node was initialised or has joined.
+    #[must_use]
+    pub fn node_file(&self) -> PathBuf {
+        self.etc.join("node.toml")
+    }
+
+    /// Directory of the node's certificate and keys.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.etc.join("identity")
+    }
+
+    /// The ledger's log.
+    #[must_use]
+    pub fn voter(&self) -> PathBuf {
+        self.var.join("voter")
+    }
+
+    /// The two files of a replica.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.var.join("volumes").join(name)
+    }
+
+    /// The voter process's socket.
+    #[must_use]
+    pub fn voter_socket(&self) -> PathBuf {
+        self.run.join("voter.sock")
+    }
+
+    /// The guard's socket.
+    #[must_use]
+    pub fn guard_socket(&self) -> PathBuf {
+        self.run.join("guard.sock")
+    }
+
+    /// The API's socket.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
+    /// A volume process's control socket.
+    #[must_use]
+    pub fn volume_control(&self, name: &str) -> PathBuf {
+        self.run.join(format!("volume-{name}.ctl"))
+    }
+
+    /// A volume's lease record.
+    #[must_use]
+    pub fn lease(&self, name: &str) -> PathBuf {
+        self.run.join(format!("lease-{name}"))
+    }
+
+    /// A volume's device while this node is its primary.
+    #[must_use]
+    pub fn device(&self, name: &str) -> PathBuf {
+        self.dev.join(name)
+    }
+
+    /// Makes the directories that are missing.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn create(&self) -> std::io::Result<()> {
+        let all: [&Path; 6] =
+            [&self.etc, &self.var, &self.run, &self.dev, &self.identity(), &self.var.join("volumes")];
+        all.into_iter().try_for_each(std::fs::create_dir_all)
+    }
+}
