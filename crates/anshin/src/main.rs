@@ -1,1 +1,11 @@
-fn main() {}
+//! `anshin`: the command line, and the processes of a node as hidden subcommands of the same binary.
+
+mod cli;
+mod run;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(cli::args::Cli::parse())
+}
