@@ -11,6 +11,8 @@ use std::{collections::BTreeMap, path::Path};
 const FAILURES_MAX: u32 = 3;
 /// Failures older than this no longer count.
 const FAILURES_EXPIRE: Millis = Millis(600_000);
+/// Where the program of demonstrations listens.
+const DEMO_LISTEN: &str = "0.0.0.0:7000";
 /// A service stays where it is unless something else speaks for another node.
 const STICKINESS: i64 = 100;
 
@@ -40,6 +42,10 @@ pub fn new_service(world: &World, request: &ServiceCreate) -> Result<Service, Pr
     if let Some(address) = &request.address {
         check_address(address)?;
     }
+    let mut program = program(&request.program)?;
+    if let ResourceKind::BuiltIn { what } = &program.kind {
+        demo_defaults(what, &mut program.parameters, known.mount.as_deref())?;
+    }
     let preferred = match &request.prefer {
         Some(name) => {
             Some(world.node_named(name).ok_or_else(|| unknown("node", name, "see: anshin node list"))?.id)
@@ -51,13 +57,32 @@ pub fn new_service(world: &World, request: &ServiceCreate) -> Result<Service, Pr
         volume: Some(volume.clone()),
         mount: known.mount.clone(),
         addresses: request.address.iter().cloned().collect(),
-        resources: vec![program(&request.program)?],
+        resources: vec![program],
         target: ServiceTarget::Started,
         preferred,
         failures_max: FAILURES_MAX,
         failures_expire: FAILURES_EXPIRE,
         stickiness: STICKINESS,
     })
+}
+
+/// Where the program of demonstrations keeps its lines and listens unless told otherwise.
+fn demo_defaults(
+    what: &str,
+    parameters: &mut BTreeMap<String, String>,
+    mount: Option<&str>,
+) -> Result<(), Problem> {
+    if what != "demo" {
+        let problem = Problem::new("program-unknown", format!("there is no built-in program `{what}`"));
+        return Err(problem.hint("there is: demo"));
+    }
+    let Some(mount) = mount else {
+        return Err(Problem::new("mount-invalid", "the demonstration keeps its lines in a file, and the volume is a bare device")
+            .hint("make the volume with --mount"));
+    };
+    parameters.entry("dir".into()).or_insert_with(|| format!("{mount}/demo"));
+    parameters.entry("listen".into()).or_insert_with(|| DEMO_LISTEN.into());
+    Ok(())
 }
 
 fn check_address(text: &str) -> Result<(), Problem> {
