@@ -1,6 +1,7 @@
 //! `anshin`: the command line, and the processes of a node as hidden subcommands of the same binary.
 
 mod cli;
+mod processes;
 mod run;
 
 use clap::Parser;

@@ -1,8 +1,12 @@
 //! What runs on the node itself rather than through its API: the processes of a node, and the two commands that come
 //! before there is any daemon.
 
+use crate::processes;
 use anshin_base::Problem;
-use anshin_node::view::{InitDone, InitRequest, JoinDone, JoinRequest};
+use anshin_node::{
+    paths::Paths,
+    view::{InitDone, InitRequest, JoinDone, JoinRequest},
+};
 use clap::Subcommand;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -34,38 +38,34 @@ pub enum Process {
     },
 }
 
-fn not_in_this_build(what: &str) -> Problem {
-    Problem::new("not-in-build", format!("{what} is not available in this build"))
-        .hint("use a build that contains the whole node")
-}
-
 /// Runs one of the node's processes until it ends.
 ///
 /// # Errors
 /// When it cannot start or ends badly.
 pub fn process(process: &Process) -> Result<(), Problem> {
-    let name = match process {
-        Process::Node => "the control daemon",
-        Process::Voter => "the voter process",
-        Process::Volume { .. } => "the volume process",
-        Process::Guard => "the guard process",
-        Process::Demo { .. } => "the demo service",
-    };
-    Err(not_in_this_build(name))
+    match process {
+        Process::Node => processes::node(),
+        Process::Voter => processes::voter(),
+        Process::Volume { name, port } => processes::volume(name, *port),
+        Process::Guard => processes::guard(),
+        Process::Demo { dir, listen } => processes::demo(dir, *listen),
+    }
 }
 
 /// Makes a site with this machine as its first node.
 ///
 /// # Errors
 /// When the machine belongs to a site already, or cannot keep an identity.
-pub fn init(_request: InitRequest) -> Result<InitDone, Problem> {
-    Err(not_in_this_build("making a site"))
+pub fn init(request: InitRequest) -> Result<InitDone, Problem> {
+    anshin_node::setup::init(&Paths::default(), &request)
 }
 
 /// Makes this machine a node of the site that gave the token.
 ///
 /// # Errors
 /// When the site cannot be reached or refuses the token.
-pub fn join(_request: JoinRequest) -> Result<JoinDone, Problem> {
-    Err(not_in_this_build("joining a site"))
+pub fn join(request: JoinRequest) -> Result<JoinDone, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Problem::new("join-start", error.to_string()))?;
+    runtime.block_on(anshin_node::setup::join(&Paths::default(), &request))
 }
