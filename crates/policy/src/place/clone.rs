@@ -32,7 +32,10 @@ impl Placer<'_, '_> {
             }
             let Some(current) = self.world.active_nodes(instance).first().copied() else { continue };
             let room = counts[current.0] < per_node_best.min(options.node_max);
-            if room && self.available(instance, current) && self.place_early(instance, current, &counts, options.node_max) {
+            if room
+                && self.available(instance, current)
+                && self.place_early(instance, current, &counts, options.node_max)
+            {
                 counts[current.0] += 1;
                 placed += 1;
             }
@@ -75,7 +78,9 @@ impl Placer<'_, '_> {
         self.unassign(instance);
         for (r, scores) in backup {
             self.world[r].scores = scores;
-            if self.world[r].next_role == Role::Stopped && self.world[r].meta.target_role != Some(Role::Stopped) {
+            if self.world[r].next_role == Role::Stopped
+                && self.world[r].meta.target_role != Some(Role::Stopped)
+            {
                 self.world[r].next_role = Role::Unknown;
             } else if self.world[r].next_role == Role::Started {
                 self.world[r].next_role = Role::Unknown;

@@ -81,10 +81,11 @@ impl Placer<'_, '_> {
             })
             .collect();
         let own_clone = self.world.clone_above(at);
-        let interleaves = own_clone.is_some_and(|c| {
-            self.world[c].clone.as_ref().is_some_and(|o| o.interleave) && c != clone
-        });
-        if link.score == Score::INFINITY || (interleaves && link.score > Score::ZERO && link.score == Score::INFINITY) {
+        let interleaves = own_clone
+            .is_some_and(|c| self.world[c].clone.as_ref().is_some_and(|o| o.interleave) && c != clone);
+        if link.score == Score::INFINITY
+            || (interleaves && link.score > Score::ZERO && link.score == Score::INFINITY)
+        {
             for node in self.world.node_indices() {
                 let hosted = hosts.iter().any(|(_, n)| self.alike(link, *n, node));
                 if !hosted {
@@ -103,6 +104,11 @@ impl Placer<'_, '_> {
     }
 
     pub(super) fn instance_role(&self, instance: RscIx) -> Role {
-        self.world.primitives_in(instance).iter().map(|p| self.world[*p].next_role).max().unwrap_or(Role::Stopped)
+        self.world
+            .primitives_in(instance)
+            .iter()
+            .map(|p| self.world[*p].next_role)
+            .max()
+            .unwrap_or(Role::Stopped)
     }
 }

@@ -27,7 +27,8 @@ impl Placer<'_, '_> {
         let world = &self.world;
         let mut links = Vec::new();
         for c in &world.cluster.colocations {
-            let (Some(dependent), Some(primary)) = (world.find_resource(&c.dependent), world.find_resource(&c.primary))
+            let (Some(dependent), Some(primary)) =
+                (world.find_resource(&c.dependent), world.find_resource(&c.primary))
             else {
                 continue;
             };
@@ -123,9 +124,7 @@ impl Placer<'_, '_> {
         match &link.attribute {
             None => a == b,
             Some(name) => {
-                let value = |n: NodeIx| {
-                    self.world.cluster.nodes[self.world[n].model].attributes.get(name)
-                };
+                let value = |n: NodeIx| self.world.cluster.nodes[self.world[n].model].attributes.get(name);
                 value(a).is_some() && value(a) == value(b)
             }
         }

@@ -8,7 +8,12 @@ impl Placer<'_, '_> {
     /// Adds to `scores` (of a primary) what `source` wishes, weighted by `factor`, then what those wish that depend
     /// on `source`, and so on. Nothing is added if afterwards no node would be left.
     pub(super) fn add_wishes_of(
-        &self, source: RscIx, link: &Link, scores: &mut Vec<Option<Score>>, factor: f64, only_positive: bool,
+        &self,
+        source: RscIx,
+        link: &Link,
+        scores: &mut Vec<Option<Score>>,
+        factor: f64,
+        only_positive: bool,
         visiting: &mut Vec<RscIx>,
     ) {
         if visiting.contains(&source) {
@@ -24,7 +29,13 @@ impl Placer<'_, '_> {
             }
             let mut heard: Vec<usize> = self.links_of_primary(speaker);
             if self.world[source].kind == Kind::Group {
-                heard.extend(self.as_primary[source.0].iter().filter(|i| !heard.contains(i)).copied().collect::<Vec<_>>());
+                heard.extend(
+                    self.as_primary[source.0]
+                        .iter()
+                        .filter(|i| !heard.contains(i))
+                        .copied()
+                        .collect::<Vec<_>>(),
+                );
             }
             for i in heard {
                 let next = &self.links[i];
@@ -51,7 +62,12 @@ impl Placer<'_, '_> {
     }
 
     fn add_weighted(
-        &self, source: RscIx, link: &Link, scores: &mut [Option<Score>], factor: f64, only_positive: bool,
+        &self,
+        source: RscIx,
+        link: &Link,
+        scores: &mut [Option<Score>],
+        factor: f64,
+        only_positive: bool,
     ) {
         for node in self.world.node_indices() {
             let Some(old) = scores[node.0] else { continue };

@@ -96,7 +96,10 @@ impl Placer<'_, '_> {
 
     /// True if any node can take a resource with these preferences.
     pub(crate) fn any_available(&self, scores: &[Option<Score>]) -> bool {
-        scores.iter().enumerate().any(|(i, s)| s.is_some_and(|s| s >= Score::ZERO) && self.world.nodes[i].can_run())
+        scores
+            .iter()
+            .enumerate()
+            .any(|(i, s)| s.is_some_and(|s| s >= Score::ZERO) && self.world.nodes[i].can_run())
     }
 
     /// Bans `at` and all in it from every node.

@@ -105,7 +105,8 @@ impl Placer<'_, '_> {
             return None;
         }
         // Among equals a resource stays where it is; instances of anonymous clones are all the same.
-        let unique = self.world.clone_above(at).is_none_or(|c| self.world[c].clone.as_ref().is_some_and(|o| o.unique));
+        let unique =
+            self.world.clone_above(at).is_none_or(|c| self.world[c].clone.as_ref().is_some_and(|o| o.unique));
         if unique
             && let Some(current) = current
             && self.available(at, current)

@@ -136,8 +136,7 @@ impl Placer<'_, '_> {
         for i in links {
             let link = self.links[i].clone();
             let factor = f64::from(link.score.value()) / 1_000_000.0;
-            let before: Vec<Option<Score>> =
-                row.iter().zip(&extra).map(|(r, e)| r.map(|r| r + *e)).collect();
+            let before: Vec<Option<Score>> = row.iter().zip(&extra).map(|(r, e)| r.map(|r| r + *e)).collect();
             let mut scores = before.clone();
             self.add_wishes_of(link.dependent, &link, &mut scores, factor, true, &mut vec![clone]);
             for (n, slot) in extra.iter_mut().enumerate() {
@@ -174,7 +173,8 @@ impl Placer<'_, '_> {
         if score < Score::ZERO || self.world[instance].orphan {
             return false;
         }
-        let wanted = |m: &RscIx| !matches!(self.world[*m].meta.target_role, Some(Role::Unpromoted | Role::Stopped));
+        let wanted =
+            |m: &RscIx| !matches!(self.world[*m].meta.target_role, Some(Role::Unpromoted | Role::Stopped));
         if !members.iter().all(wanted) {
             return false;
         }

@@ -21,7 +21,9 @@ impl Placer<'_, '_> {
             nodes.first().map(|n| self.wish_on(at, *n))
         };
         let best = |at: RscIx| self.world.node_indices().map(|n| self.wish_on(at, n)).max();
-        order.sort_by_key(|at| (Reverse(self.world[*at].priority), Reverse(on_current(*at)), Reverse(best(*at))));
+        order.sort_by_key(|at| {
+            (Reverse(self.world[*at].priority), Reverse(on_current(*at)), Reverse(best(*at)))
+        });
         order
     }
 
@@ -55,7 +57,8 @@ impl Placer<'_, '_> {
                 }
                 for end in [link.dependent, link.primary] {
                     for p in self.world.primitives_in(end) {
-                        let clone = self.world.clone_above(p).is_some() && self.world.clone_above(one).is_none();
+                        let clone =
+                            self.world.clone_above(p).is_some() && self.world.clone_above(one).is_none();
                         if !tied.contains(&p) && !self.world[p].placed && !clone {
                             tied.push(p);
                         }

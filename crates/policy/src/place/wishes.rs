@@ -142,7 +142,9 @@ impl<'c> Placer<'_, 'c> {
     fn apply_health(&mut self) {
         let properties = &self.world.cluster.properties;
         let strategy = properties.get("node-health-strategy").map(String::as_str).unwrap_or("none");
-        let number = |name: &str, default: Score| properties.get(name).and_then(|v| Score::parse(v)).unwrap_or(default);
+        let number = |name: &str, default: Score| {
+            properties.get(name).and_then(|v| Score::parse(v)).unwrap_or(default)
+        };
         let (green, yellow, red, base) = match strategy {
             "migrate-on-red" => (Score::ZERO, Score::ZERO, Score::NEVER, Score::ZERO),
             "only-green" => (Score::ZERO, Score::NEVER, Score::NEVER, Score::ZERO),
