@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no I/O, no randomness. The same input gives the same plan on every machine.
 
+mod act;
 mod cib;
 mod digest;
 mod model;
@@ -16,4 +17,4 @@ mod world;
 pub use model::*;
 pub use plan::{Action, ActionId, ActionKind, Change, Placement, Plan};
 pub use score::Score;
-pub use simulate::simulate;
+pub use simulate::{plan, simulate};

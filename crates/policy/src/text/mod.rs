@@ -4,4 +4,4 @@ mod status;
 mod summary;
 
 pub(crate) use status::status;
-pub(crate) use summary::line;
+pub(crate) use summary::{changes, execution};
