@@ -271,6 +271,14 @@ impl Replica {
                 if stamp.newer_than(self.stamp()) {
                     self.learn_from_peer(stamp);
                 }
+                // Refused for now: asked again later, if we are still primary by then.
+                let again = self.now.after(self.config.heartbeat);
+                if let Some(peer) = self.peers.get_mut(&replica) {
+                    if matches!(peer.part, Part::Asked { .. }) {
+                        peer.part = Part::Off;
+                        peer.ask_after = again;
+                    }
+                }
             }
             // A serving primary that is told so has gone on already; the peer's copy is what is compared then.
             Message::OldImage { seen } if self.role != Role::Primary => self.old_image(seen),

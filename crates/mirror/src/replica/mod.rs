@@ -180,11 +180,14 @@ impl Replica {
             Input::Proposed { request, outcome } => self.proposed(request, outcome),
             Input::Command(command) => self.command(command),
         }
-        // Each pass may enable the next; it ends when one puts nothing out. Eight is far beyond what chains.
-        for _ in 0..8 {
+        // The end of a pass may enable the beginning of the next without putting anything out; two that put nothing
+        // out have nothing left to do. Sixteen is far beyond what chains.
+        let mut quiet = 0;
+        for _ in 0..16 {
             let before = self.out.len();
             self.pass();
-            if self.out.len() == before {
+            quiet = if self.out.len() == before { quiet + 1 } else { 0 };
+            if quiet == 2 {
                 break;
             }
         }
