@@ -1,0 +1,85 @@
+//! Looking at a replica: for the status, and for the oracles of a test.
+
+use super::{Replica, Role};
+use crate::layout::EXTENT;
+use crate::replica::links::Part;
+use crate::status::{PeerStatus, RoleName, Status};
+use anshin_base::ReplicaId;
+
+impl Replica {
+    /// What it is now; None while its metadata is still being read.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        if self.role == Role::Opening {
+            return None;
+        }
+        let in_sync: Vec<ReplicaId> = self.in_sync().into_keys().collect();
+        let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
+        Some(Status {
+            group: self.superblock.group,
+            replica: self.superblock.replica,
+            session: self.config.session,
+            role: self.role_name(),
+            generation: self.stamp().generation().0,
+            primary: primary.map(|member| member.replica),
+            peers: self.peer_statuses(&in_sync),
+            in_sync,
+            lease_until: self.primary.as_ref().map(|_| self.lease_until()),
+            suspended: self.primary.as_ref().and_then(|primary| primary.suspended.clone()),
+            failed: self.failure.clone(),
+            promotable: self.promotable(),
+            inconsistent: self.superblock.target,
+            old_image: self.superblock.old_image,
+            progress: self.progress_durable,
+            hot_extents: u32::try_from(self.log.len()).unwrap_or(u32::MAX),
+            in_flight: self.primary.as_ref().map_or(0, |primary| primary.in_flight()),
+            counters: self.counters,
+        })
+    }
+
+    fn role_name(&self) -> RoleName {
+        match self.role {
+            Role::Opening => RoleName::Opening,
+            Role::Secondary => RoleName::Secondary,
+            Role::Primary if self.primary.as_ref().is_some_and(|p| p.serving()) => RoleName::Primary,
+            Role::Primary => RoleName::Promoting,
+            Role::Deposed => RoleName::Deposed,
+            Role::Failed => RoleName::Failed,
+        }
+    }
+
+    fn peer_statuses(&self, in_sync: &[ReplicaId]) -> Vec<PeerStatus> {
+        let slots = self.superblock.slots.iter().enumerate().filter(|(_, kept)| kept.replica.0 != 0);
+        slots
+            .map(|(slot, kept)| {
+                let replica = kept.replica;
+                let peer = self.peers.get(&replica);
+                let member = in_sync.contains(&replica);
+                let (total, left) = self.sync_left(replica);
+                PeerStatus {
+                    replica,
+                    session: peer.filter(|peer| peer.link.is_some()).map(|peer| peer.session),
+                    connected: peer.is_some_and(|peer| peer.link.is_some()),
+                    in_sync: member,
+                    attached: peer.is_some_and(|peer| peer.part == Part::On),
+                    dirty_bytes: if member { 0 } else { self.maps[slot].bytes() },
+                    resync_total_bytes: total,
+                    resync_left_bytes: left,
+                    last_heard: peer.and_then(|peer| peer.last_heard),
+                    progress: kept.highest,
+                }
+            })
+            .collect()
+    }
+
+    /// Whether this replica's records say that the block at `offset` may differ from `peer`'s: by the dirty record,
+    /// or because its extent is hot. The invariant I3 is that of two replicas that differ, one says so.
+    #[must_use]
+    pub fn may_differ(&self, peer: ReplicaId, offset: u64) -> bool {
+        let hot = u32::try_from(offset / EXTENT).is_ok_and(|extent| self.log.contains(extent));
+        hot || match self.slot_of(peer) {
+            None => true,
+            Some(slot) => self.maps[slot].contains(offset) || self.role == Role::Opening,
+        }
+    }
+}

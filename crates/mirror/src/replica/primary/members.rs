@@ -1,0 +1,371 @@
+//! Who takes part: attaching peers, changing the set in the ledger (R2, R3), leases and signs of life (R11).
+
+use super::{PeerPart, Replica, Stage, Sync};
+use crate::api::{Event, Output};
+use crate::codec::Stamped;
+use crate::replica::Role;
+use crate::wire::{AttachMode, ExtentBits, Message, Range, Seq};
+use anshin_base::{GroupChange, Millis, Mono, ReplicaId, SessionId, local::Outcome};
+use std::collections::BTreeMap;
+
+/// Requests for leases that are remembered; older ones would have run out anyway.
+const HEARTBEATS_MAX: usize = 256;
+
+impl Replica {
+    fn unique(&mut self) -> u64 {
+        self.request_next += 1;
+        self.request_next
+    }
+
+    pub(super) fn heartbeat(&mut self) {
+        let now = self.now;
+        if now < self.pri().heartbeat_at {
+            return;
+        }
+        let next = self.now.after(self.config.heartbeat);
+        self.pri().heartbeat_at = next;
+        self.send_heartbeats();
+    }
+
+    pub(super) fn send_heartbeats(&mut self) {
+        let number = self.unique();
+        let (now, lease) = (self.now, self.config.lease);
+        let alone = self.others().is_empty();
+        let primary = self.pri();
+        primary.heartbeats.insert(number, now);
+        while primary.heartbeats.len() > HEARTBEATS_MAX {
+            primary.heartbeats.pop_first();
+        }
+        if alone {
+            primary.alone_until = now.after(lease);
+        }
+        let points = primary.points;
+        for replica in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.send(replica, Message::LeaseRequest { number, points });
+        }
+    }
+
+    /// A peer granted the lease; it counts from the sending of the request (R11).
+    pub(super) fn granted(&mut self, replica: ReplicaId, number: u64) {
+        let Some(sent) = self.pri().heartbeats.get(&number).copied() else { return };
+        let until = sent.after(self.config.lease);
+        if let Some(peer) = self.peers.get_mut(&replica) {
+            peer.lease_until = peer.lease_until.max(until);
+        }
+    }
+
+    /// Until when every other member, recorded or possible, has granted. A set that is this replica alone needs no
+    /// grant: nobody else could be promoted.
+    pub(in crate::replica) fn lease_until(&self) -> Mono {
+        let Some(primary) = &self.primary else { return Mono(0) };
+        let granted = |replica| self.peers.get(&replica).map_or(Mono(0), |peer| peer.lease_until);
+        self.others().into_iter().map(granted).min().unwrap_or(primary.alone_until)
+    }
+
+    pub(super) fn lease_valid(&self) -> bool {
+        self.now < self.lease_until()
+    }
+
+    /// Writes the lease record and tells when requests are held and why (R10).
+    pub(super) fn lease_pass(&mut self) {
+        if self.stage() < Stage::Serving {
+            return;
+        }
+        if self.others().is_empty() {
+            // Renewed once per sign of life, so that the record is not rewritten with every input.
+            let (until, beat) = (self.now.after(self.config.lease), self.config.heartbeat);
+            let primary = self.pri();
+            if primary.alone_until.after(beat) <= until {
+                primary.alone_until = until;
+            }
+        }
+        let (generation, until) = (self.stamp().generation(), self.lease_until());
+        self.write_lease(generation, until);
+        let why = (!self.lease_valid()).then(|| self.why_suspended());
+        match (&why, self.pri().suspended.is_some()) {
+            (Some(why), false) => self.event(Event::Suspended { why: why.clone() }),
+            (None, true) => self.event(Event::Resumed),
+            _ => {}
+        }
+        self.pri().suspended = why;
+    }
+
+    fn why_suspended(&self) -> String {
+        let missing: Vec<String> = self
+            .others()
+            .into_iter()
+            .filter(|replica| self.peers.get(replica).is_none_or(|peer| peer.lease_until <= self.now))
+            .map(|replica| replica.to_string())
+            .collect();
+        let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
+        let end = if quorate {
+            "its removal from the in-sync set is being recorded"
+        } else {
+            "the ledger has no quorum, so it cannot be removed from the in-sync set: bring back that replica, or a voter"
+        };
+        format!("replica {} does not answer; {end}", missing.join(", "))
+    }
+
+    /// Asks peers to take part.
+    pub(super) fn attach_pass(&mut self) {
+        let stage = self.stage();
+        if stage < Stage::Reconciling {
+            return;
+        }
+        let in_sync = self.in_sync();
+        let ready: Vec<(ReplicaId, SessionId, bool)> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.link.is_some() && peer.part == PeerPart::Off)
+            .filter(|(_, peer)| peer.ask_after <= self.now)
+            .map(|(replica, peer)| (*replica, peer.session, peer.reconciled))
+            .collect();
+        for (replica, session, reconciled) in ready {
+            let mode = match in_sync.get(&replica) {
+                Some(recorded) if *recorded == session && reconciled => AttachMode::Resume,
+                Some(recorded) if *recorded == session && stage == Stage::Reconciling => {
+                    AttachMode::Reconcile
+                }
+                Some(_) if !self.bugs.accept_old_session() => continue,
+                // Possibly a member already: the answer to the proposal comes first.
+                _ if self.pri().maybe.contains_key(&replica) => continue,
+                _ if stage == Stage::Serving => AttachMode::Target,
+                _ => continue,
+            };
+            let number = self.unique();
+            let (stamp, reign) = (self.stamp().clone(), self.pri().reign);
+            if let Some(peer) = self.peers.get_mut(&replica) {
+                peer.part = PeerPart::Asked { number, answered: false };
+            }
+            self.send(replica, Message::Attach { number, stamp, reign, mode });
+        }
+    }
+
+    pub(super) fn attached(&mut self, replica: ReplicaId, number: u64, received: Seq, window: Vec<Range>) {
+        let session = self.in_sync().get(&replica).copied();
+        let Some(peer) = self.peers.get_mut(&replica) else { return };
+        if peer.part != (PeerPart::Asked { number, answered: false }) {
+            return;
+        }
+        if session != Some(peer.session) {
+            peer.part = PeerPart::Asked { number, answered: true };
+            return;
+        }
+        let resume = peer.reconciled;
+        if resume && received >= self.pri().next {
+            return self.drop_peer(replica, "it received more than was sent");
+        }
+        let volume = self.config.volume_bytes;
+        if window.iter().any(|range| range.offset >= volume || range.length == 0) {
+            return self.drop_peer(replica, "a window outside the volume");
+        }
+        if resume {
+            self.take_part(replica, received + 1);
+            self.send_again(replica, received);
+        } else {
+            self.pri().windows.insert(replica, window);
+            let next = self.pri().next;
+            self.take_part(replica, next);
+            self.reconcile_again(replica);
+        }
+    }
+
+    /// From now on the peer gets everything.
+    fn take_part(&mut self, replica: ReplicaId, next: Seq) {
+        if let Some(peer) = self.peers.get_mut(&replica) {
+            peer.part = PeerPart::On;
+        }
+        let points = self.pri().points;
+        self.send(replica, Message::Begin { next, points });
+        // At once, so that a lease does not wait for the next sign of life.
+        self.send_heartbeats();
+        self.retrack();
+    }
+
+    pub(super) fn map_part(
+        &mut self,
+        replica: ReplicaId,
+        number: u64,
+        full: bool,
+        last: bool,
+        extents: &[(u32, Box<ExtentBits>)],
+    ) {
+        let (Some(peer), Some(slot)) = (self.peers.get(&replica), self.slot_of(replica)) else { return };
+        if peer.part != (PeerPart::Asked { number, answered: true }) {
+            return;
+        }
+        let peer_virgin = peer.virgin;
+        if !self.bugs.forget_peer_hot() {
+            for (extent, bits) in extents {
+                self.maps[slot].or(*extent, bits);
+            }
+            if full {
+                self.set_full(slot);
+            }
+        }
+        if !last {
+            return;
+        }
+        // Both were zeroed when made and neither log ever named an extent: nothing was ever written to either, so
+        // they are equal (I4). The check is made now, not when the peer greeted.
+        let virgin = self.virgin() && peer_virgin;
+        let accept = self.bugs.accept_old_session() && self.in_sync().contains_key(&replica);
+        if virgin || accept {
+            self.maps[slot].clear_all();
+        }
+        let next = self.pri().next;
+        self.take_part(replica, next);
+        let total = self.maps[slot].bytes();
+        if let Some(peer) = self.peers.get_mut(&replica) {
+            peer.sync = Some(Sync::of_target(total));
+        }
+    }
+
+    /// Proposes a set that holds whoever belongs to it, if it is another than the recorded one.
+    pub(super) fn members_pass(&mut self) {
+        let now = self.now;
+        let stage = self.stage();
+        let silent = self.config.peer_silent;
+        let unanswered = Millis(silent.0.saturating_mul(10));
+        let primary = self.pri();
+        if primary.proposal.as_ref().is_some_and(|_| now.since(primary.propose_after) > unanswered) {
+            primary.proposal = None;
+        }
+        let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
+        let primary = self.pri();
+        let idle =
+            primary.proposal.is_none() && now >= primary.propose_after && primary.demote_flush.is_none();
+        if stage < Stage::Reconciling || !quorate || !idle {
+            return;
+        }
+        let desired = self.desired(stage);
+        let in_sync = self.in_sync();
+        let undecided = self.pri().maybe.keys().any(|replica| !desired.contains_key(replica));
+        if desired == in_sync && !undecided {
+            return;
+        }
+        let added = desired.iter().filter(|(replica, _)| !in_sync.contains_key(replica));
+        let added: BTreeMap<_, _> = added.map(|(replica, session)| (*replica, *session)).collect();
+        self.pri().maybe.extend(added);
+        // The lease now needs the grants of possible members, before they can be members.
+        self.lease_pass();
+        let change = GroupChange::SetMembers {
+            group: self.superblock.group,
+            expect: self.stamp().generation(),
+            proposer: self.me(),
+            in_sync: desired,
+        };
+        self.propose(change);
+        if self.bugs.complete_before_removal() {
+            self.complete_without_silent();
+        }
+    }
+
+    fn complete_without_silent(&mut self) {
+        let on = self.peers_on();
+        for op in self.pri().ops.values_mut() {
+            op.waiting.retain(|replica| on.contains(replica));
+        }
+        self.complete_pass();
+    }
+
+    /// The set as it should be.
+    fn desired(&self, stage: Stage) -> BTreeMap<ReplicaId, SessionId> {
+        let me = self.me();
+        let mut desired = BTreeMap::from([(me.replica, me.session)]);
+        for (replica, session) in self.in_sync() {
+            if replica != me.replica && self.keeps(replica, session) {
+                desired.insert(replica, session);
+            }
+        }
+        if stage == Stage::Serving {
+            for (replica, peer) in &self.peers {
+                let ready = peer.sync.as_ref().is_some_and(Sync::ready);
+                if peer.part == PeerPart::On && ready && !self.silent(peer.last_heard) {
+                    desired.insert(*replica, peer.session);
+                }
+            }
+        }
+        desired
+    }
+
+    fn silent(&self, last: Option<Mono>) -> bool {
+        last.is_none_or(|last| self.now.since(last) > self.config.peer_silent)
+    }
+
+    /// Whether a member stays: in its recorded session (R4), and heard of, or not silent for long enough.
+    fn keeps(&self, replica: ReplicaId, session: SessionId) -> bool {
+        let since = self.primary.as_ref().map_or(self.now, |primary| primary.since);
+        let Some(peer) = self.peers.get(&replica) else {
+            return !self.silent(Some(since));
+        };
+        if peer.link.is_some() && peer.session != session {
+            return false;
+        }
+        let last = if peer.part == PeerPart::On { peer.last_heard } else { Some(peer.off_since.max(since)) };
+        !self.silent(last)
+    }
+
+    pub(super) fn propose(&mut self, change: GroupChange) {
+        let request = self.unique();
+        let now = self.now;
+        let primary = self.pri();
+        primary.proposal = Some((request, change.clone()));
+        primary.propose_after = now;
+        self.out.push(Output::Propose { request, change });
+    }
+
+    /// What became of a proposal.
+    pub(in crate::replica) fn proposed(&mut self, request: u64, outcome: Outcome) {
+        if self.role != Role::Primary {
+            return;
+        }
+        let retry = self.now.after(self.config.heartbeat);
+        let primary = self.pri();
+        let ours = primary.proposal.as_ref().is_some_and(|(asked, _)| *asked == request);
+        if ours {
+            primary.proposal = None;
+            primary.propose_after = retry;
+        }
+        // Unknown: what it would have made stays in `maybe`, and the next proposal compares the same generation, so
+        // that at most one of them is applied (R3). Refused: the view that follows says why.
+        if let Outcome::Applied(entry) = outcome {
+            let known = self.stamp();
+            let stamp = Stamped { epoch: known.epoch, index: known.index, entry: Some(entry) };
+            if stamp.newer_than(self.stamp()) {
+                self.learn(stamp);
+            }
+        }
+    }
+
+    /// A replica is not in the set any more.
+    pub(super) fn removed(&mut self, replica: ReplicaId) {
+        let note = format!("replica {replica} was removed from the in-sync set");
+        self.event(Event::Note(note));
+        self.pri().windows.remove(&replica);
+        let Some(peer) = self.peers.get_mut(&replica) else { return };
+        peer.reconciled = false;
+        if peer.part == PeerPart::Off {
+            self.peer_left();
+        } else {
+            // It comes back by a new link, as the target of a resync.
+            self.drop_peer(replica, "removed from the in-sync set");
+        }
+    }
+
+    /// A replica became a member.
+    pub(super) fn added(&mut self, replica: ReplicaId) {
+        let Some(peer) = self.peers.get_mut(&replica) else { return };
+        peer.reconciled = true;
+        let done = peer.sync.take();
+        if let Some(slot) = self.slot_of(replica) {
+            if self.maps[slot].is_empty() {
+                self.meta.clear_full(slot);
+            }
+        }
+        if let Some(sync) = done {
+            let (compared, sent) = sync.moved();
+            self.event(Event::ResyncDone { target: replica, compared, sent });
+        }
+    }
+}

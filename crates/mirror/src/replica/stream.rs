@@ -1,0 +1,554 @@
+//! Following a primary: attaching to its stream and carrying it out in order.
+
+use super::disk::For;
+use super::{Change, Numbered, Replica, Role, extents_of};
+use crate::api::{LinkId, Output};
+use crate::codec::Stamped;
+use crate::layout::{BLOCK, CHUNK, EXTENT};
+use crate::wire::{AttachMode, MAP_EXTENTS_MAX, Message, Points, Range, Seq, WINDOW_MAX};
+use anshin_base::{Generation, ReplicaId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a primary asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub number: u64,
+    pub stamp: Stamped,
+    pub reign: Generation,
+    pub mode: AttachMode,
+}
+
+/// The link that the primary's stream comes over.
+#[derive(Debug)]
+struct Source {
+    link: LinkId,
+    replica: ReplicaId,
+    asked: Asked,
+    /// Version of the superblock that must be durable before the answer; None once answered.
+    answer_after: Option<u64>,
+}
+
+/// Received, but not yet submitted.
+#[derive(Debug)]
+enum Queued {
+    Change(Seq, Change),
+    Repair { id: u64, offset: u64, mask: u64, data: Bytes },
+}
+
+impl Queued {
+    fn range(&self) -> Range {
+        match self {
+            Self::Change(_, change) => change.range(),
+            Self::Repair { offset, mask, .. } => super::chunk_range(*offset, *mask),
+        }
+    }
+}
+
+/// State of a replica that follows.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    source: Option<Source>,
+    /// Whose numbering; a primary's generation of promotion.
+    reign: Generation,
+    began: bool,
+    received: Seq,
+    points: Points,
+    queue: VecDeque<Queued>,
+    /// Received and not yet done, flushes included.
+    open: BTreeSet<Seq>,
+    /// Writes of this reign that are not known to be everywhere (R6).
+    window: BTreeMap<Seq, Range>,
+    /// The same from earlier reigns, and what a reconciliation overwrote.
+    older: Vec<Range>,
+    finishing: bool,
+    /// Tell the source that the resync is finished when this superblock is durable.
+    finished_after: Option<u64>,
+    /// The confirmed flush known when a further one was asked for.
+    flush_asked: Option<Seq>,
+    /// An attach that came before the device of the deposed primary was gone.
+    deferred: Option<(LinkId, ReplicaId, Asked)>,
+}
+
+impl Stream {
+    /// The newest flush that everyone confirmed, as told by the primary.
+    pub fn durable(&self) -> Seq {
+        self.points.durable
+    }
+
+    /// Repairs wait for room in the activity log.
+    pub fn repairs_wait(&self) -> bool {
+        matches!(self.queue.front(), Some(Queued::Repair { .. }))
+    }
+
+    /// A numbering of our own begins.
+    pub fn set_reign(&mut self, reign: Generation) {
+        self.reign = reign;
+    }
+
+    fn source(&self) -> Option<ReplicaId> {
+        self.source.as_ref().map(|source| source.replica)
+    }
+
+    /// Everything that may not be everywhere, coalesced if there is too much of it.
+    pub fn open_window(&self) -> Vec<Range> {
+        let all: Vec<Range> = self.older.iter().chain(self.window.values()).copied().collect();
+        coalesce(all)
+    }
+
+    pub fn add_older(&mut self, ranges: impl IntoIterator<Item = Range>) {
+        self.older.extend(ranges);
+        self.older = coalesce(std::mem::take(&mut self.older));
+    }
+
+    pub fn forget_windows(&mut self) {
+        self.older.clear();
+        self.window.clear();
+    }
+
+    /// The numbering so far ends: what was not submitted was never confirmed and is dropped; what was, may not be
+    /// everywhere.
+    pub fn end_reign(&mut self) {
+        for queued in std::mem::take(&mut self.queue) {
+            if let Queued::Change(seq, _) = queued {
+                self.window.remove(&seq);
+            }
+        }
+        let window = std::mem::take(&mut self.window).into_values();
+        self.add_older(window);
+        self.open.clear();
+        self.source = None;
+        self.began = false;
+        self.received = 0;
+        self.points = Points::default();
+        self.finishing = false;
+        self.finished_after = None;
+        self.flush_asked = None;
+    }
+}
+
+/// At most [`WINDOW_MAX`] ranges that cover the given ones.
+fn coalesce(mut ranges: Vec<Range>) -> Vec<Range> {
+    if ranges.len() < 64 {
+        return ranges;
+    }
+    let mut grain = BLOCK;
+    loop {
+        let mut blocks: BTreeSet<u64> = BTreeSet::new();
+        for range in &ranges {
+            blocks.extend(range.offset / grain..range.end().div_ceil(grain));
+        }
+        if blocks.len() <= WINDOW_MAX || grain >= EXTENT {
+            ranges = blocks.into_iter().map(|at| Range { offset: at * grain, length: grain }).collect();
+            ranges.truncate(WINDOW_MAX);
+            return ranges;
+        }
+        grain *= 32;
+    }
+}
+
+impl Replica {
+    /// A primary asks us to join its stream.
+    pub(super) fn attach(&mut self, link: LinkId, replica: ReplicaId, asked: Asked) {
+        let names_sender =
+            asked.stamp.entry.as_ref().and_then(|entry| entry.primary).is_some_and(|primary| {
+                primary.replica == replica
+                    && self.peers.get(&replica).is_some_and(|peer| peer.session == primary.session)
+            });
+        // R8: an older generation or epoch is refused, with what replaced it.
+        if self.stamp().newer_than(&asked.stamp) {
+            let stamp = self.stamp().clone();
+            return self.send(replica, Message::Newer(stamp));
+        }
+        if !names_sender {
+            return self.close(link, "an attach by a replica that is not the recorded primary");
+        }
+        if asked.stamp.newer_than(self.stamp()) {
+            self.learn(asked.stamp.clone());
+        }
+        match self.role {
+            Role::Secondary => self.attach_now(link, replica, asked),
+            // R12: only when its device is gone does a deposed primary count as clean.
+            Role::Deposed => self.stream.deferred = Some((link, replica, asked)),
+            Role::Opening | Role::Primary | Role::Failed => {}
+        }
+    }
+
+    pub(super) fn take_deferred_attach(&mut self) {
+        if let Some((link, replica, asked)) = self.stream.deferred.take() {
+            if self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link)) {
+                self.attach(link, replica, asked);
+            }
+        }
+    }
+
+    fn attach_now(&mut self, link: LinkId, replica: ReplicaId, asked: Asked) {
+        let entry = asked.stamp.entry.clone().expect("invariant: the stamp names the sender");
+        let member = entry.holds(self.me());
+        let allowed = match asked.mode {
+            AttachMode::Resume => member && self.stream.reign == asked.reign && self.stream.began,
+            AttachMode::Reconcile => member,
+            AttachMode::Target => true,
+        };
+        if !allowed {
+            return self.close(link, "an attach that does not fit what this replica holds");
+        }
+        if asked.mode != AttachMode::Resume {
+            self.stream.end_reign();
+            self.stream.reign = asked.reign;
+            self.log.forget_wanted();
+        }
+        let mut tracked: BTreeSet<_> = entry.in_sync.keys().copied().collect();
+        tracked.remove(&self.superblock.replica);
+        let mut version = self.superblock_version;
+        if asked.mode == AttachMode::Target {
+            // What is hot here is our own, possibly divergent, tail: the dirty records take it over, so that the
+            // log's entries can from now on speak of this stream alone.
+            for slot in 0..self.maps.len() {
+                if self.superblock.slots[slot].replica.0 != 0 {
+                    self.hot_into(slot);
+                }
+            }
+            self.stream.forget_windows();
+            self.superblock.target = true;
+            version = self.touch_superblock();
+        }
+        self.set_tracked(tracked);
+        if asked.mode != AttachMode::Resume {
+            self.log.renumber();
+        }
+        self.stream.source = Some(Source { link, replica, asked, answer_after: Some(version) });
+    }
+
+    /// Answers an attach once nothing of an earlier stream is on its way to the disk.
+    fn answer_attach(&mut self) {
+        let Some(source) = &self.stream.source else { return };
+        let Some(version) = source.answer_after else { return };
+        let (number, mode, link) = (source.asked.number, source.asked.mode, source.link);
+        let resume = mode == AttachMode::Resume;
+        if self.superblock_durable < version || !(resume || self.disk.idle()) {
+            return;
+        }
+        let replica = source.replica;
+        if let Some(source) = &mut self.stream.source {
+            source.answer_after = None;
+        }
+        let received = if resume { self.stream.received } else { 0 };
+        let window = if mode == AttachMode::Reconcile { self.stream.open_window() } else { Vec::new() };
+        self.out.push(Output::Send { link, message: Message::Attached { number, received, window } });
+        if mode == AttachMode::Target {
+            self.send_map(link, replica, number);
+        }
+    }
+
+    /// Our dirty record towards the source; it includes what was hot (R6).
+    fn send_map(&mut self, link: LinkId, replica: ReplicaId, number: u64) {
+        let slot = self.slot_of(replica);
+        let full = self.superblock.old_image || slot.is_none_or(|slot| self.superblock.slots[slot].full);
+        let mut parts = Vec::new();
+        if let (Some(slot), false) = (slot, full) {
+            let mut extents = Vec::new();
+            for (extent, bits) in self.maps[slot].extents() {
+                extents.push((extent, Box::new(*bits)));
+                if extents.len() == MAP_EXTENTS_MAX {
+                    parts.push(std::mem::take(&mut extents));
+                }
+            }
+            parts.push(extents);
+        } else {
+            parts.push(Vec::new());
+        }
+        let count = parts.len();
+        for (at, extents) in parts.into_iter().enumerate() {
+            let message = Message::MapPart { number, full, last: at + 1 == count, extents };
+            self.out.push(Output::Send { link, message });
+        }
+    }
+
+    pub(super) fn stream_link_down(&mut self, link: LinkId) {
+        if self.stream.source.as_ref().is_some_and(|source| source.link == link) {
+            self.stream.source = None;
+            self.stream.finishing = false;
+            self.stream.finished_after = None;
+        }
+        if self.stream.deferred.as_ref().is_some_and(|deferred| deferred.0 == link) {
+            self.stream.deferred = None;
+        }
+    }
+
+    /// The newest entry changed: a stream of another primary is over.
+    pub(super) fn stream_learned(&mut self) {
+        let Some(source) = &self.stream.source else { return };
+        let replica = source.replica;
+        let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
+        let session = self.peers.get(&replica).map(|peer| peer.session);
+        let same = primary.is_some_and(|p| p.replica == replica && Some(p.session) == session);
+        // A planned hand-over records no primary; the stream just ends without anything left in it.
+        if !same && primary.is_some() {
+            self.stream.source = None;
+            self.stream.finishing = false;
+            self.stream.finished_after = None;
+        }
+    }
+
+    fn points(&mut self, points: Points) {
+        let known = &mut self.stream.points;
+        known.everywhere = known.everywhere.max(points.everywhere);
+        known.durable = known.durable.max(points.durable);
+        self.stream.window = self.stream.window.split_off(&(known.everywhere + 1));
+    }
+
+    /// A message of the stream.
+    pub(super) fn stream_message(&mut self, link: LinkId, message: Message) {
+        let Some(source) = self.stream.source.as_ref().filter(|source| source.link == link) else {
+            // Not (or no longer) attached: a deposed primary must learn that (R12).
+            return self.refuse(link);
+        };
+        if source.answer_after.is_some() {
+            return self.close(link, "a stream that began before the attach was answered");
+        }
+        match message {
+            Message::Begin { next, points } => self.begin(link, next, points),
+            Message::Write { seq, points, offset, data } => {
+                self.numbered(link, seq, points, Some(Change::Write { offset, data }));
+            }
+            Message::Zero { seq, points, range, unmap } => {
+                self.numbered(link, seq, points, Some(Change::Zero { range, unmap }));
+            }
+            Message::Flush { seq, points } => self.numbered(link, seq, points, None),
+            Message::Set(stamp) => self.set_in_stream(link, stamp),
+            Message::Reconciled => self.stream.older.clear(),
+            Message::Compare { id, offset, mask, sums } => self.compare(link, id, offset, mask, sums),
+            Message::Repair { id, offset, mask, data } => self.repair(link, id, offset, mask, data),
+            Message::Finish => {
+                self.stream.finishing = true;
+                self.disk.flush(For::Finish);
+            }
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, link: LinkId) {
+        let stamp = self.stamp().clone();
+        if stamp.entry.is_some() && self.role != Role::Opening {
+            self.out.push(Output::Send { link, message: Message::Newer(stamp) });
+        }
+    }
+
+    fn begin(&mut self, link: LinkId, next: Seq, points: Points) {
+        let resume = self.stream.source.as_ref().is_some_and(|s| s.asked.mode == AttachMode::Resume);
+        if next == 0 || (resume && next != self.stream.received + 1) {
+            return self.close(link, "a stream that begins at the wrong number");
+        }
+        if !resume {
+            self.stream.received = next - 1;
+        }
+        self.stream.began = true;
+        self.points(points);
+    }
+
+    /// A numbered write, zeroing or (None) flush.
+    fn numbered(&mut self, link: LinkId, seq: Seq, points: Points, change: Option<Change>) {
+        if !self.stream.began || seq == 0 || seq > self.stream.received + 1 {
+            return self.close(link, "a gap in the numbering");
+        }
+        if let Some(change) = &change {
+            let range = change.range();
+            let aligned = (range.offset | range.length).is_multiple_of(512);
+            let inside = aligned && range.length > 0 && range.end() <= self.config.volume_bytes;
+            if !inside || *extents_of(range).start() != *extents_of(range).end() {
+                return self.close(link, "a write outside the volume or across extents");
+            }
+        }
+        self.points(points);
+        if seq <= self.stream.received {
+            return self.repeated(seq, change.is_none());
+        }
+        self.stream.received = seq;
+        self.stream.open.insert(seq);
+        match change {
+            Some(change) => {
+                self.stream.window.insert(seq, change.range());
+                self.stream.queue.push_back(Queued::Change(seq, change));
+            }
+            None => self.queue_flush(seq),
+        }
+    }
+
+    /// A flush covers everything received before it, so what still waits for the log must be submitted first.
+    fn queue_flush(&mut self, seq: Seq) {
+        if self.stream.queue.is_empty() {
+            self.disk.flush(For::Stream((self.stream.reign, seq)));
+        } else {
+            // An empty zeroing stands for the flush in the queue.
+            let nothing = Change::Zero { range: Range { offset: 0, length: 0 }, unmap: false };
+            self.stream.queue.push_back(Queued::Change(seq, nothing));
+        }
+    }
+
+    /// Something sent again after the link broke: confirmed again if it is done.
+    fn repeated(&mut self, seq: Seq, flush: bool) {
+        if self.stream.open.contains(&seq) {
+            return;
+        }
+        let name = (self.stream.reign, seq);
+        if flush { self.confirm_flush(name) } else { self.confirm(name) }
+    }
+
+    fn set_in_stream(&mut self, link: LinkId, stamp: Stamped) {
+        let names_source = stamp.entry.as_ref().and_then(|entry| entry.primary).is_some_and(|primary| {
+            self.stream.source.as_ref().is_some_and(|source| source.replica == primary.replica)
+        });
+        if !names_source {
+            return self.close(link, "a set that does not name its sender");
+        }
+        if stamp.newer_than(self.stamp()) {
+            self.learn(stamp.clone());
+        }
+        let entry = stamp.entry.expect("invariant: it names the source");
+        let mut tracked: BTreeSet<_> = entry.in_sync.keys().copied().collect();
+        tracked.remove(&self.superblock.replica);
+        self.set_tracked(tracked.clone());
+        if !entry.holds(self.me()) || !self.stream.older.is_empty() {
+            return;
+        }
+        // Proof of equality (I4): the primary waited for every member, us included, before this was recorded.
+        for replica in tracked {
+            if let Some(slot) = self.ensure_slot(replica) {
+                self.maps[slot].clear_all();
+                self.meta.clear_full(slot);
+            }
+        }
+    }
+
+    pub(super) fn stream_pass(&mut self) {
+        self.answer_attach();
+        if self.stream.finished_after.is_some_and(|version| self.superblock_durable >= version) {
+            self.stream.finished_after = None;
+            let progress = self.progress_durable;
+            if let Some(source) = self.stream.source() {
+                self.send(source, Message::Finished { progress });
+            }
+        }
+        while let Some(queued) = self.stream.queue.front() {
+            let range = queued.range();
+            if range.length == 0 {
+                if let Some(Queued::Change(seq, _)) = self.stream.queue.pop_front() {
+                    self.disk.flush(For::Stream((self.stream.reign, seq)));
+                }
+                continue;
+            }
+            let extent = *extents_of(range).start();
+            if !self.log.want(extent) || self.disk.touches(&range) {
+                break;
+            }
+            // Covered only by a flush that is received after this: its number is higher.
+            self.log.tag(extent, self.stream.received);
+            match self.stream.queue.pop_front() {
+                Some(Queued::Change(seq, change)) => {
+                    self.submit(For::Stream((self.stream.reign, seq)), &change);
+                }
+                Some(Queued::Repair { id, offset, mask, data }) => {
+                    self.submit_blocks(For::Repair(id), offset, mask, &data);
+                }
+                None => break,
+            }
+        }
+        self.ask_for_flush();
+    }
+
+    /// The log is full of extents that only a flush by everyone lets cool.
+    fn ask_for_flush(&mut self) {
+        let durable = self.stream.durable();
+        if !self.log.starved() {
+            self.stream.flush_asked = None;
+        } else if self.stream.flush_asked != Some(durable) {
+            if let Some(source) = self.stream.source() {
+                self.stream.flush_asked = Some(durable);
+                self.send(source, Message::FlushWanted);
+            }
+        }
+    }
+
+    fn repair(&mut self, link: LinkId, id: u64, offset: u64, mask: u64, data: Bytes) {
+        let range = super::chunk_range(offset, mask);
+        let sized = data.len() as u64 == u64::from(mask.count_ones()) * BLOCK;
+        if mask == 0 || !sized || !offset.is_multiple_of(CHUNK) || range.end() > self.config.volume_bytes {
+            return self.close(link, "a repair outside the volume");
+        }
+        if !self.superblock.target {
+            // A member that is being reconciled: it now holds what another member may not hold yet (R6).
+            self.stream.add_older([range]);
+        }
+        self.stream.queue.push_back(Queued::Repair { id, offset, mask, data });
+    }
+
+    pub(super) fn repaired(&mut self, id: u64) {
+        if let Some(source) = self.stream.source() {
+            self.send(source, Message::Repaired { id });
+        }
+    }
+
+    pub(super) fn stream_written(&mut self, name: Numbered) {
+        self.counters.applied += 1;
+        if name.0 == self.stream.reign {
+            self.stream.open.remove(&name.1);
+            self.confirm(name);
+        }
+    }
+
+    pub(super) fn stream_flushed(&mut self, name: Numbered) {
+        if name.0 == self.stream.reign {
+            self.stream.open.remove(&name.1);
+            self.confirm_flush(name);
+        }
+    }
+
+    fn confirm(&mut self, (reign, seq): Numbered) {
+        if let Some(source) = self.attached_source(reign) {
+            self.send(source, Message::Ack { reign, seq });
+        }
+    }
+
+    fn confirm_flush(&mut self, (reign, seq): Numbered) {
+        let progress = self.progress_durable;
+        if let Some(source) = self.attached_source(reign) {
+            self.send(source, Message::FlushAck { reign, seq, progress });
+        }
+    }
+
+    /// The primary of that reign, if we are attached to it.
+    fn attached_source(&self, reign: Generation) -> Option<ReplicaId> {
+        let source = self.stream.source.as_ref()?;
+        (source.answer_after.is_none() && source.asked.reign == reign).then_some(source.replica)
+    }
+
+    /// Everything that came with the resync is durable: we are consistent, and equal to the source (I4, I5).
+    pub(super) fn finish_flushed(&mut self) {
+        let Some(source) = self.stream.source().filter(|_| self.stream.finishing) else {
+            return;
+        };
+        self.stream.finishing = false;
+        if let Some(slot) = self.slot_of(source) {
+            self.maps[slot].clear_all();
+            self.meta.clear_full(slot);
+        }
+        self.superblock.target = false;
+        self.superblock.old_image = false;
+        self.stream.finished_after = Some(self.touch_superblock());
+    }
+
+    pub(super) fn lease_request(&mut self, link: LinkId, replica: ReplicaId, number: u64, points: Points) {
+        let attached =
+            self.stream.source.as_ref().is_some_and(|source| {
+                source.link == link && source.answer_after.is_none() && self.stream.began
+            });
+        if attached {
+            self.points(points);
+            let until = self.now.after(self.grant_length());
+            self.granted_until = self.granted_until.max(until);
+        }
+        let progress = self.progress_durable;
+        self.send(replica, Message::LeaseGrant { number, granted: attached, progress });
+    }
+}
