@@ -94,9 +94,22 @@ impl Engine {
     /// # Errors
     /// [`JournalFull`] if the area is far too small.
     pub fn found(identity: Identity, area_bytes: u64) -> Result<Vec<DiskOp>, JournalFull> {
-        // The log begins behind a snapshot at index 1: whoever joins must fetch a snapshot, and with it who votes.
         let members = Members { voters: vec![identity.voter], learners: Vec::new() };
-        let image = SnapshotImage { index: 1, term: 1, members, state: State::default().encode() };
+        Self::found_with(identity, members, &State::default(), area_bytes)
+    }
+
+    /// As [`Self::found`], beginning with these voters and this state; every voter must be founded with the same.
+    ///
+    /// # Errors
+    /// [`JournalFull`] if the area is far too small.
+    pub fn found_with(
+        identity: Identity,
+        members: Members,
+        state: &State,
+        area_bytes: u64,
+    ) -> Result<Vec<DiskOp>, JournalFull> {
+        // The log begins behind a snapshot at index 1: whoever joins must fetch a snapshot, and with it who votes.
+        let image = SnapshotImage { index: 1, term: 1, members, state: state.encode() };
         let hard = Record::Hard { term: 1, vote: 0, commit: 1 };
         let base = [Record::Identity(identity), Record::Snapshot(image), hard];
         Journal::create(area_bytes, &base).map(|(_, ops)| ops)

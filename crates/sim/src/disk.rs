@@ -1,0 +1,249 @@
+//! A disk with a volatile cache: at a power loss each write that was not flushed is independently old, new, or torn.
+
+use crate::rng::Rng;
+use std::collections::BTreeMap;
+
+const PAGE: usize = 4_096;
+
+/// Bytes, of which only the pages that were ever written take memory.
+#[derive(Clone, Debug, Default)]
+struct Pages {
+    length: usize,
+    pages: BTreeMap<usize, Box<[u8; PAGE]>>,
+}
+
+impl Pages {
+    fn write(&mut self, offset: usize, mut bytes: &[u8]) {
+        let mut at = offset;
+        while !bytes.is_empty() {
+            let within = at % PAGE;
+            let take = bytes.len().min(PAGE - within);
+            let page = self.pages.entry(at / PAGE).or_insert_with(|| Box::new([0; PAGE]));
+            page[within..within + take].copy_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            at += take;
+        }
+    }
+
+    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        let (first, last) = (offset / PAGE, (offset + length).div_ceil(PAGE));
+        for (number, page) in self.pages.range(first..last) {
+            let start = number * PAGE;
+            let (from, to) = (start.max(offset), (start + PAGE).min(offset + length));
+            out[from - offset..to - offset].copy_from_slice(&page[from - start..to - start]);
+        }
+        out
+    }
+}
+
+/// A write that a power loss may undo.
+#[derive(Clone, Debug)]
+struct Pending {
+    id: u64,
+    offset: usize,
+    bytes: Vec<u8>,
+    /// Visible to reads: its completion was handed in.
+    complete: bool,
+    /// A flush of it failed: no later flush makes it durable.
+    poisoned: bool,
+}
+
+/// One file on a disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    durable: Pages,
+    current: Pages,
+    pending: Vec<Pending>,
+    id_last: u64,
+}
+
+/// A flush under way covers the writes that were complete when it was issued.
+#[derive(Clone, Debug)]
+pub struct Flush(Vec<u64>);
+
+impl Disk {
+    /// A disk of zeroes.
+    #[must_use]
+    pub fn new(length: u64) -> Self {
+        let length = usize::try_from(length).expect("invariant: simulated disks are small");
+        let blank = Pages { length, pages: BTreeMap::new() };
+        Self { durable: blank.clone(), current: blank, pending: Vec::new(), id_last: 0 }
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.current.length as u64
+    }
+
+    /// What a read returns.
+    #[must_use]
+    pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        self.current.read(usize::try_from(offset).expect("invariant: simulated disks are small"), length)
+    }
+
+    /// Writes durably at once: for making a disk before the run.
+    pub fn place(&mut self, offset: u64, bytes: &[u8]) {
+        let id = self.submit(offset, bytes);
+        self.complete(id);
+        let flush = self.flush();
+        self.flushed(&flush);
+    }
+
+    /// First difference between what two disks return.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> Option<u64> {
+        let pages = self.current.pages.keys().chain(other.current.pages.keys());
+        pages
+            .copied()
+            .filter(|page| self.current.read(page * PAGE, PAGE) != other.current.read(page * PAGE, PAGE))
+            .min()
+            .map(|page| (page * PAGE) as u64)
+    }
+
+    /// Puts a write on its way; returns its name for [`Self::complete`].
+    ///
+    /// # Panics
+    /// If the write leads over the end: a bug of the core, which knows its sizes.
+    pub fn submit(&mut self, offset: u64, bytes: &[u8]) -> u64 {
+        let offset = usize::try_from(offset).expect("invariant: simulated disks are small");
+        assert!(offset + bytes.len() <= self.current.length, "a write beyond the end of the disk");
+        self.id_last += 1;
+        let id = self.id_last;
+        self.pending.push(Pending { id, offset, bytes: bytes.to_vec(), complete: false, poisoned: false });
+        id
+    }
+
+    /// The write is accepted: reads see it from now on.
+    pub fn complete(&mut self, id: u64) {
+        if let Some(write) = self.pending.iter_mut().find(|write| write.id == id) {
+            write.complete = true;
+            self.current.write(write.offset, &write.bytes);
+        }
+    }
+
+    /// Every write on its way is accepted: for an owner that writes one at a time.
+    pub fn complete_all(&mut self) {
+        let ids: Vec<u64> =
+            self.pending.iter().filter(|write| !write.complete).map(|write| write.id).collect();
+        for id in ids {
+            self.complete(id);
+        }
+    }
+
+    /// Begins a flush.
+    #[must_use]
+    pub fn flush(&self) -> Flush {
+        let covered = self.pending.iter().filter(|write| write.complete && !write.poisoned);
+        Flush(covered.map(|write| write.id).collect())
+    }
+
+    /// The flush ended well.
+    pub fn flushed(&mut self, flush: &Flush) {
+        let durable = &mut self.durable;
+        self.pending.retain(|write| {
+            let covered = flush.0.binary_search(&write.id).is_ok();
+            if covered {
+                durable.write(write.offset, &write.bytes);
+            }
+            !covered
+        });
+    }
+
+    /// The flush failed: what it covered may never reach the disk, and a later success proves nothing.
+    pub fn flush_failed(&mut self, flush: &Flush) {
+        for write in &mut self.pending {
+            write.poisoned |= flush.0.binary_search(&write.id).is_ok();
+        }
+    }
+
+    /// The process died: writes under way may or may not have been taken; the cache stays.
+    pub fn process_died(&mut self, rng: &mut Rng) {
+        let mut kept = Vec::new();
+        for mut write in std::mem::take(&mut self.pending) {
+            if !write.complete {
+                if rng.permille(500) {
+                    continue;
+                }
+                self.current.write(write.offset, &write.bytes);
+                write.complete = true;
+            }
+            kept.push(write);
+        }
+        self.pending = kept;
+    }
+
+    /// Power loss: every write that was not flushed is independently old, new, or torn at 512 or 4,096 bytes.
+    pub fn power_lost(&mut self, rng: &mut Rng) {
+        // Mostly one fate for all; sometimes each its own. Both kinds find different bugs.
+        let common = rng.below(4);
+        for write in std::mem::take(&mut self.pending) {
+            let fate = if common < 2 { common } else { rng.below(3) };
+            let unit = match fate {
+                0 => continue,
+                1 => write.bytes.len().max(1),
+                _ if rng.permille(500) => 512,
+                _ => 4_096,
+            };
+            // Units are counted from the disk's start, as its sectors are.
+            let mut at = 0;
+            while at < write.bytes.len() {
+                let to_edge = unit - (write.offset + at) % unit.min(4_096).max(1);
+                let end = if fate == 1 { write.bytes.len() } else { (at + to_edge).min(write.bytes.len()) };
+                if fate == 1 || rng.permille(500) {
+                    self.durable.write(write.offset + at, &write.bytes[at..end]);
+                }
+                at = end;
+            }
+        }
+        self.current = self.durable.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_flushed_survives_and_what_was_not_may_go() {
+        let mut lost = 0;
+        for seed in 0..50 {
+            let mut rng = Rng::new(seed);
+            let mut disk = Disk::new(8_192);
+            let first = disk.submit(0, &[1; 4_096]);
+            disk.complete(first);
+            let flush = disk.flush();
+            disk.flushed(&flush);
+            let second = disk.submit(4_096, &[2; 4_096]);
+            disk.complete(second);
+            assert_eq!(disk.read(4_096, 1), [2]);
+            disk.power_lost(&mut rng);
+            assert!(disk.read(0, 4_096).iter().all(|byte| *byte == 1));
+            lost += usize::from(disk.read(4_096, 4_096).contains(&0));
+        }
+        assert!(lost > 5);
+    }
+
+    #[test]
+    fn a_flush_covers_only_what_was_complete_before_it() {
+        let mut disk = Disk::new(4_096);
+        let early = disk.flush();
+        let write = disk.submit(0, &[1; 512]);
+        disk.complete(write);
+        disk.flushed(&early);
+        assert_eq!(disk.durable.read(0, 1), [0]);
+    }
+
+    #[test]
+    fn after_a_failed_flush_a_later_success_proves_nothing() {
+        let mut disk = Disk::new(4_096);
+        let write = disk.submit(0, &[1; 512]);
+        disk.complete(write);
+        let flush = disk.flush();
+        disk.flush_failed(&flush);
+        let again = disk.flush();
+        disk.flushed(&again);
+        assert_eq!(disk.durable.read(0, 1), [0]);
+    }
+}

@@ -1,0 +1,206 @@
+//! The fault plan: what the seed does to the cluster, and how it is undone.
+
+use crate::world::{At, Event, MS, World};
+
+/// One fault.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Nodes lose power, and come back later.
+    PowerLoss { nodes: Vec<At>, back: Vec<u64> },
+    /// The voter process dies.
+    KillVoter { at: At, back: u64 },
+    /// The volume process dies.
+    KillVolume { at: At, back: u64 },
+    /// A node stands still.
+    Pause { at: At, length: u64 },
+    /// Directions are cut.
+    Cut { pairs: Vec<(At, At)> },
+    /// Directions are whole again.
+    Mend { pairs: Vec<(At, At)> },
+    /// Every link between volume processes breaks.
+    BreakLinks,
+    /// Messages between voters get lost.
+    Loss { permille: u64 },
+    /// The next flush of a volume process fails.
+    FlushFails { at: At },
+}
+
+/// Makes the plan of a world from its seed.
+pub fn plan(world: &mut World) {
+    let until = world.scenario.faults_until;
+    for _ in 0..world.scenario.faults {
+        // The first second is left for the first promotion; sometimes not.
+        let from = if world.rng.permille(800) { 1_500 * MS } else { 0 };
+        let time = world.rng.between(from, until - 500 * MS);
+        choose(world, time, until);
+    }
+}
+
+fn choose(world: &mut World, time: u64, until: u64) {
+    let nodes = world.nodes_planned();
+    let at = world.rng.index(nodes);
+    let data = world.rng.index(world.scenario.data);
+    let length = world.rng.between(100 * MS, 6_000 * MS);
+    let back = world.rng.between(50 * MS, 3_000 * MS);
+    match world.rng.below(12) {
+        0 | 1 => add(world, time, Fault::PowerLoss { nodes: vec![at], back: vec![back] }),
+        2 if world.scenario.total_loss => {
+            let all = 0..nodes;
+            let hit: Vec<At> = all.filter(|_| world.rng.permille(800)).collect();
+            let back = hit.iter().map(|_| world.rng.between(50 * MS, 4_000 * MS)).collect();
+            add(world, time, Fault::PowerLoss { nodes: hit, back });
+        }
+        2 | 3 => add(world, time, Fault::KillVolume { at: data, back: back / 3 }),
+        4 => add(world, time, Fault::KillVoter { at, back: back / 2 }),
+        5 => add(world, time, Fault::Pause { at, length }),
+        6 | 7 => {
+            // A node is cut off, whole or in one direction.
+            let kind = world.rng.below(4);
+            let others = (0..nodes).filter(|other| *other != at);
+            let pairs = others.flat_map(|other| match kind {
+                0 => vec![(at, other)],
+                1 => vec![(other, at)],
+                _ => vec![(at, other), (other, at)],
+            });
+            let pairs = pairs.collect();
+            cut(world, time, length, until, pairs);
+        }
+        8 => {
+            // One edge of the triangle (R13), or one direction of it.
+            let other = (data + 1 + world.rng.index(nodes - 1)) % nodes;
+            let mut pairs = vec![(data, other)];
+            if world.rng.permille(700) {
+                pairs.push((other, data));
+            }
+            cut(world, time, length, until, pairs);
+        }
+        9 => add(world, time, Fault::BreakLinks),
+        10 => {
+            let permille = world.rng.between(50, 400);
+            add(world, time, Fault::Loss { permille });
+            add(world, (time + length).min(until), Fault::Loss { permille: 0 });
+        }
+        _ => add(world, time, Fault::FlushFails { at: data }),
+    }
+}
+
+fn cut(world: &mut World, time: u64, length: u64, until: u64, pairs: Vec<(At, At)>) {
+    add(world, time, Fault::Cut { pairs: pairs.clone() });
+    add(world, (time + length).min(until), Fault::Mend { pairs });
+}
+
+fn add(world: &mut World, time: u64, fault: Fault) {
+    let number = world.faults.len();
+    world.faults.push(fault);
+    world.at(time, Event::Fault { number });
+}
+
+impl World {
+    /// How many nodes the scenario has, also before they are made.
+    fn nodes_planned(&self) -> usize {
+        self.scenario.nodes()
+    }
+
+    /// A fault of the plan.
+    pub fn fault(&mut self, number: usize) {
+        if self.healed {
+            return;
+        }
+        let fault = self.faults[number].clone();
+        let now = self.now;
+        self.trace.line(now, || format!("FAULT {fault:?}"));
+        self.trace.note(&[4, number as u64]);
+        match fault {
+            Fault::PowerLoss { nodes, back } => {
+                for (at, back) in nodes.into_iter().zip(back) {
+                    self.lose_power(at);
+                    self.after(back, Event::Power { at });
+                }
+            }
+            Fault::KillVoter { at, back } => {
+                self.kill_voter(at);
+                self.after(back, Event::StartVoter { at });
+            }
+            Fault::KillVolume { at, back } => {
+                self.kill_volume(at, false);
+                self.after(back, Event::StartVolume { at });
+            }
+            Fault::Pause { at, length } => {
+                self.nodes[at].paused = true;
+                self.after(length, Event::Continue { at });
+            }
+            Fault::Cut { pairs } => {
+                pairs.into_iter().for_each(|(from, to)| self.network.set_cut(from, to, true))
+            }
+            Fault::Mend { pairs } => {
+                pairs.into_iter().for_each(|(from, to)| self.network.set_cut(from, to, false))
+            }
+            Fault::BreakLinks => self.links.ids().into_iter().for_each(|id| self.link_break(id)),
+            Fault::Loss { permille } => self.network.loss_permille = permille,
+            Fault::FlushFails { at } => {
+                if let Some(volume) = &mut self.nodes[at].volume {
+                    volume.flush_fails = true;
+                    self.oracles.i10.expect_failure(at);
+                }
+            }
+        }
+    }
+
+    /// Everything on the node stops at this instant, and its disks lose what was not flushed.
+    pub fn lose_power(&mut self, at: At) {
+        self.nodes[at].powered = false;
+        self.nodes[at].paused = false;
+        self.nodes[at].backlog.clear();
+        self.nodes[at].lease = None;
+        self.nodes[at].voter = None;
+        self.kill_volume(at, true);
+        let node = &mut self.nodes[at];
+        for disk in node.ledger.iter_mut().chain(&mut node.areas) {
+            disk.power_lost(&mut self.rng);
+        }
+    }
+
+    /// The node is switched on.
+    pub fn power(&mut self, at: At) {
+        if !self.nodes[at].powered {
+            self.nodes[at].powered = true;
+            let delay = self.rng.below(200 * MS);
+            self.after(delay, Event::StartVoter { at });
+            let delay = self.rng.below(300 * MS);
+            self.after(delay, Event::StartVolume { at });
+        }
+    }
+
+    /// The voter process of a node dies.
+    fn kill_voter(&mut self, at: At) {
+        if self.nodes[at].voter.take().is_some() {
+            for disk in &mut self.nodes[at].ledger {
+                disk.process_died(&mut self.rng);
+            }
+            self.volume_lost_voter(at);
+        }
+    }
+
+    /// A paused node goes on, with everything that arrived meanwhile.
+    pub fn continue_node(&mut self, at: At) {
+        if std::mem::replace(&mut self.nodes[at].paused, false) {
+            for event in std::mem::take(&mut self.nodes[at].backlog) {
+                self.after(0, event);
+            }
+        }
+    }
+
+    /// The faults are over.
+    pub fn heal(&mut self) {
+        let now = self.now;
+        self.trace.line(now, || "HEAL".into());
+        self.healed = true;
+        self.network.mend();
+        for at in 0..self.nodes.len() {
+            self.continue_node(at);
+            self.power(at);
+            self.after(500 * MS, Event::StartVoter { at });
+            self.after(500 * MS, Event::StartVolume { at });
+        }
+    }
+}

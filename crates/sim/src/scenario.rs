@@ -1,0 +1,104 @@
+//! What is simulated.
+
+use crate::{rng::Rng, world::MS};
+use anshin_ledger::coordinator;
+use anshin_mirror::Bugs;
+
+/// A rule break that is switched on to prove that it is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BugSet {
+    /// In the replication core.
+    pub mirror: Bugs,
+    /// In the coordinator.
+    pub coordinator: coordinator::Bugs,
+}
+
+/// A kind of cluster and what is done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Nodes that hold a replica.
+    pub data: usize,
+    /// Nodes that only vote.
+    pub witnesses: usize,
+    /// Whether volume processes run.
+    pub volumes: bool,
+    /// Length of the phase with faults, in nanoseconds.
+    pub faults_until: u64,
+    /// Length of the phase after it, within which everything must converge.
+    pub converge: u64,
+    /// Faults in the first phase.
+    pub faults: usize,
+    /// Whether power losses hit several nodes at once.
+    pub total_loss: bool,
+    /// Size of the volume in bytes; varied by seed.
+    pub volume_bytes: u64,
+    /// Bugs switched on.
+    pub bugs: BugSet,
+}
+
+/// Every scenario by name.
+pub const SCENARIOS: [Scenario; 3] = [
+    Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, ..PAIR },
+    PAIR,
+    Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
+];
+
+const PAIR: Scenario = Scenario {
+    name: "pair",
+    data: 2,
+    witnesses: 1,
+    volumes: true,
+    faults_until: 12_000 * MS,
+    converge: 25_000 * MS,
+    faults: 6,
+    total_loss: true,
+    volume_bytes: 1 << 20,
+    bugs: BugSet {
+        mirror: NO_BUGS,
+        coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false, promote_old_image: false },
+    },
+};
+
+const NO_BUGS: Bugs = Bugs {
+    acknowledge_alone: false,
+    cool_early: false,
+    skip_reconciliation: false,
+    skip_grant_wait: false,
+    clear_dirty_at_connect: false,
+    accept_old_session: false,
+    forget_peer_hot: false,
+    complete_before_removal: false,
+    write_before_log: false,
+    trust_old_image: false,
+};
+
+impl Scenario {
+    /// The scenario of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        SCENARIOS.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.data + self.witnesses
+    }
+
+    /// What the seed decides about it.
+    #[must_use]
+    pub fn vary(mut self, rng: &mut Rng) -> Self {
+        self.faults = 1 + rng.index(self.faults);
+        self.total_loss = rng.permille(500);
+        // Small volumes are written densely; large ones make the activity log change extents.
+        self.volume_bytes = match rng.below(4) {
+            0 => 64 << 10,
+            1 => 1 << 20,
+            2 => 9 << 22,
+            _ => 14 << 22,
+        };
+        self
+    }
+}
