@@ -378,7 +378,7 @@ mod tests {
         ring.push(Op::Send { fd: fd.clone(), chunks }, 1);
         assert_eq!(run(&mut ring, 1)[0].result.as_ref().unwrap(), &6);
         let mut got = [0; 6];
-        std::io::Read::read_exact(&mut theirs, &mut got).unwrap();
+        io::Read::read_exact(&mut theirs, &mut got).unwrap();
         assert_eq!(&got, b"anshin");
         theirs.write_all(b"calm").unwrap();
         ring.push(Op::Receive { fd, buffer: Pool::default().take(10), from: 2 }, 2);

@@ -5,6 +5,8 @@
 
 pub mod decoder;
 pub mod link;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use crate::{

@@ -1,0 +1,148 @@
+//! Two volume processes that replicate over loopback with TLS, and an ideal voter.
+
+mod common;
+
+use anshin_base::{GroupId, NodeId, ReplicaId, local::ReplicaPlace};
+use anshin_device::control::{Request, VolumeStatus};
+use anshin_link::{Authority, NodeKey};
+use anshin_mirror::RoleName;
+use common::{PATIENCE, Scratch, Volume, devices, fio_verified, installed, ledger::IdealVoter, must};
+use std::{fs, net::TcpListener, path::Path, time::Instant};
+
+struct Pair {
+    voter: IdealVoter,
+    volumes: [Volume; 2],
+    _scratch: Scratch,
+}
+
+fn identity(authority: &Authority, node: u32, directory: &Path) {
+    let key = NodeKey::generate().unwrap();
+    let certificate =
+        authority.issue(&key.request_pem().unwrap(), NodeId(node), &format!("n{node}")).unwrap();
+    fs::create_dir_all(directory).unwrap();
+    key.with_certificate(&certificate, authority.certificate_pem()).unwrap().save(directory).unwrap();
+}
+
+fn wait(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+impl Pair {
+    /// Two replicas in sync, the first primary.
+    fn new(name: &str, size: &str, arguments: &[&str]) -> Self {
+        let scratch = Scratch::new(name);
+        let authority = Authority::create("site").unwrap();
+        let socket = scratch.0.join("voter.sock");
+        let mut places = Vec::new();
+        let mut volumes = ["a", "b"].map(|node| Volume::create(&scratch.0.join(node), "data", size, &[]));
+        for (volume, node) in volumes.iter_mut().zip(1..) {
+            let identity_directory = volume.root.join("identity");
+            identity(&authority, node, &identity_directory);
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+            let own = ["--listen", &address, "--identity", identity_directory.to_str().unwrap()];
+            volume.set_arguments(&[&own[..], &["--voter", socket.to_str().unwrap()], arguments].concat());
+            places.push(ReplicaPlace {
+                replica: ReplicaId(volume.replica),
+                node: NodeId(node),
+                addresses: vec![address],
+            });
+        }
+        let voter = IdealVoter::listen(&socket, places);
+        let pair = Self { voter, volumes, _scratch: scratch };
+        pair.begin()
+    }
+
+    fn begin(mut self) -> Self {
+        self.volumes.iter_mut().for_each(Volume::start);
+        let first = ReplicaId(self.volumes[0].replica);
+        wait("the report of the first replica", || self.voter.knows(first));
+        self.voter.create(GroupId(1), first);
+        self.voter.promote(first);
+        self.in_sync();
+        self
+    }
+
+    fn in_sync(&self) {
+        wait("both in the set", || self.voter.members() == 2);
+    }
+
+    fn equal(&self) {
+        let [a, b] = self.volumes.each_ref().map(|volume| fs::read(volume.data()).unwrap());
+        assert!(a == b, "both replicas are equal, byte for byte");
+    }
+}
+
+fn serving(status: &VolumeStatus) -> bool {
+    status.nbd.is_some() && status.replica.as_ref().is_some_and(|replica| replica.role == RoleName::Primary)
+}
+
+#[test]
+fn a_verified_load_leaves_both_replicas_equal() {
+    if !installed(&["fio"]) {
+        return;
+    }
+    let pair = Pair::new("load", "128M", &["--no-device"]);
+    let uri = format!("--uri={}", pair.volumes[0].nbd_uri());
+    fio_verified(&["--ioengine=nbd", &uri], "128M", "64M");
+    pair.volumes[0].ask(Request::Quiesce).unwrap();
+    pair.equal();
+    pair.volumes[0].ask(Request::Resume).unwrap();
+}
+
+#[test]
+fn the_other_replica_takes_over_with_the_file_system_when_the_primary_is_killed() {
+    if !devices() || !installed(&["mkfs.ext4", "fsck.ext4"]) {
+        return;
+    }
+    let mut pair = Pair::new("takeover", "128M", &[]);
+    let device = pair.volumes[0].device();
+    must("mkfs.ext4", &["-q", "-F", &device]);
+    let mount = pair._scratch.0.join("mount");
+    fs::create_dir(&mount).unwrap();
+    let mount_text = mount.to_str().unwrap();
+    must("mount", &[&device, mount_text]);
+    fs::write(mount.join("kept"), "acknowledged").unwrap();
+    fs::File::open(mount.join("kept")).unwrap().sync_all().unwrap();
+
+    pair.volumes[0].kill();
+    must("umount", &[mount_text]);
+    let second = ReplicaId(pair.volumes[1].replica);
+    pair.voter.promote(second);
+    pair.volumes[1].until("the second replica serves", serving);
+    let device = pair.volumes[1].device();
+    must("mount", &[&device, mount_text]);
+    assert_eq!(fs::read_to_string(mount.join("kept")).unwrap(), "acknowledged");
+    must("umount", &[mount_text]);
+    must("fsck.ext4", &["-fn", &device]);
+
+    pair.volumes[0].start();
+    pair.in_sync();
+    let back = pair.volumes[0].status().unwrap();
+    assert!(back.nbd.is_none(), "a secondary has no device");
+    pair.volumes[1].ask(Request::Quiesce).unwrap();
+    pair.equal();
+    pair.volumes[1].ask(Request::Resume).unwrap();
+}
+
+#[test]
+fn a_planned_hand_over_moves_the_role_and_the_device() {
+    if !devices() {
+        return;
+    }
+    let pair = Pair::new("move", "64M", &[]);
+    let device = pair.volumes[0].device();
+    must(
+        "dd",
+        &["if=/dev/urandom", &format!("of={device}"), "bs=1M", "count=8", "oflag=direct", "status=none"],
+    );
+    pair.volumes[0].ask(Request::Demote).unwrap();
+    assert!(!Path::new(&device).exists());
+    let second = ReplicaId(pair.volumes[1].replica);
+    pair.voter.promote(second);
+    pair.volumes[1].device();
+    pair.equal();
+}
