@@ -7,6 +7,7 @@
 //! - [`demo`] is a small durable program to protect when nothing else is installed.
 
 pub mod address;
+mod cgroup;
 pub mod command;
 pub mod demo;
 pub mod guard;

@@ -77,6 +77,14 @@ pub(crate) fn ordinary_process(command: &mut Command) {
     }
 }
 
+/// Makes the child the leader of a session, and so of a process group, of its own.
+pub(crate) fn own_session(command: &mut Command) {
+    // SAFETY: setsid is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+    }
+}
+
 /// A length of time as the results carry it.
 pub(crate) fn millis(length: Duration) -> Millis {
     Millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Read as _,
     path::Path,
@@ -22,6 +22,7 @@ pub(crate) struct Identity {
 pub(crate) struct Stat {
     pub(crate) identity: Identity,
     pub(crate) state: char,
+    pub(crate) parent: i32,
 }
 
 impl Stat {
@@ -46,7 +47,8 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     // The name is in parentheses and may contain any character, also `)`.
     let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
     let start = fields.get(19)?.parse().ok()?;
-    Some(Stat { identity: Identity { pid, start }, state: fields.first()?.chars().next()? })
+    let state = fields.first()?.chars().next()?;
+    Some(Stat { identity: Identity { pid, start }, state, parent: fields.get(1)?.parse().ok()? })
 }
 
 /// The process, if it lives.
@@ -77,6 +79,29 @@ pub(crate) fn with_environment(entry: &str) -> Vec<Identity> {
         read(format!("/proc/{pid}/environ")).split(|byte| *byte == 0).any(|var| var == entry.as_bytes())
     };
     pids().into_iter().filter(|pid| *pid != own).filter(has).filter_map(alive).collect()
+}
+
+/// A search for the processes marked by `entry` in their environment and all their descendants. Descendants count
+/// too because a program may overwrite its environment (PostgreSQL's backends do, for their titles); they are
+/// remembered once seen, because with their parent's death the descent is no longer visible.
+pub(crate) fn marked_family(entry: String) -> impl FnMut() -> Vec<Identity> {
+    let mut seen = BTreeSet::new();
+    move || {
+        seen.extend(with_environment(&entry));
+        let stats: Vec<Stat> = pids().into_iter().filter_map(stat).filter(Stat::is_alive).collect();
+        loop {
+            let known: BTreeSet<i32> = seen.iter().map(|one: &Identity| one.pid).collect();
+            let own = own_pid();
+            let children = stats.iter().filter(|one| known.contains(&one.parent) && one.identity.pid != own);
+            let before = seen.len();
+            seen.extend(children.map(|one| one.identity));
+            if seen.len() == before {
+                break;
+            }
+        }
+        seen.retain(|one| alive(one.pid) == Some(*one));
+        seen.iter().copied().collect()
+    }
 }
 
 /// This process's number.

@@ -1,6 +1,7 @@
 //! One way to run one operation of any resource.
 
 use crate::{
+    cgroup::Cgroup,
     command::Commands,
     guard, helpers,
     ocf::{self, Environment, Metadata},
@@ -235,10 +236,21 @@ impl Runner {
 
     fn kill_ocf(&self, resource: &Resource, patience: Duration) -> Result<Vec<String>, Problem> {
         let mark = format!("OCF_RESOURCE_INSTANCE={}", resource.name);
-        let killed = procfs::kill_all(|| procfs::with_environment(&mark), patience).map_err(|left| {
-            let message = format!("{}: still running: {}", resource.name, procfs::list(&left));
-            Problem::new("processes-remain", message)
-        })?;
+        let cgroup = Cgroup::of(&resource.name);
+        // Looked for before the first is killed, see there.
+        let mut find = procfs::marked_family(mark);
+        let mut found = find();
+        if let Some(cgroup) = &cgroup {
+            found.extend(cgroup.members().into_iter().filter_map(procfs::alive));
+            cgroup.kill();
+        }
+        let first = std::mem::take(&mut found);
+        let mut first = Some(first);
+        let killed =
+            procfs::kill_all(|| first.take().unwrap_or_else(&mut find), patience).map_err(|left| {
+                let message = format!("{}: still running: {}", resource.name, procfs::list(&left));
+                Problem::new("processes-remain", message)
+            })?;
         Ok(killed.into_iter().map(|(pid, name)| format!("{name} ({pid})")).collect())
     }
 
@@ -277,12 +289,23 @@ impl Runner {
         let mut command = Command::new(path);
         command.arg(operation.action.word()).current_dir("/").env_clear();
         command.envs(self.0.environment.variables(resource, operation, timeout));
+        if operation.action == Action::Start
+            && let Some(cgroup) = Cgroup::create(&resource.name)
+        {
+            cgroup.take_in(&mut command);
+        }
         match process::run(command, Duration::from_millis(timeout.0)).await {
             Err(error) => {
                 let reason = format!("the agent cannot be run: {error}");
                 OperationResult::failed(Rc::GENERIC, Status::Error, reason)
             }
             Ok(end) => {
+                if operation.action == Action::Stop
+                    && end.rc == Rc::OK
+                    && let Some(cgroup) = Cgroup::of(&resource.name)
+                {
+                    cgroup.remove();
+                }
                 let said = ocf::exit_reason(&end.stderr).filter(|_| end.rc != Rc::OK);
                 let output = match operation.action {
                     Action::MetaData => end.stdout,

@@ -13,16 +13,15 @@
 //! | `log` | a file its output is added to; without it the last of it is kept under the run directory |
 //! | `grace` | seconds between asking it to end and SIGKILL; 10 if not given |
 
-mod cgroup;
 mod record;
 
 use crate::{
+    cgroup::Cgroup,
     process,
     procfs::{self, Identity},
     resource::{Action, OperationResult, Rc, Resource, Status},
 };
 use anshin_base::Problem;
-use cgroup::Cgroup;
 use record::Record;
 use rustix::process::Signal;
 use std::{
@@ -114,6 +113,7 @@ impl Commands {
             tokio::time::sleep(if resource.parameter("check").is_some() { STEP } else { SETTLE }).await;
             if procfs::alive(leader.pid) != Some(leader) {
                 let reason = format!("it ended at once{}", self.last_words(resource));
+                self.kill_soon(resource).await?;
                 return Ok(OperationResult::failed(Rc::GENERIC, Status::Done, reason));
             }
             let left = timeout.saturating_sub(begun.elapsed());
@@ -194,8 +194,10 @@ impl Commands {
         command.env(MARK, self.record(resource)).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         process::ordinary_process(&mut command);
-        let cgroup = Cgroup::create(&resource.name);
-        cgroup::enter_session(&mut command, cgroup.as_ref());
+        process::own_session(&mut command);
+        if let Some(cgroup) = Cgroup::create(&resource.name) {
+            cgroup.take_in(&mut command);
+        }
         let mut child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         let identity = procfs::stat(pid).map(|stat| stat.identity);

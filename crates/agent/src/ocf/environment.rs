@@ -42,7 +42,7 @@ impl Environment {
     ) -> Vec<(String, String)> {
         let path = |path: &Path| path.display().to_string();
         let mut set: Vec<(String, String)> = [
-            ("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.helpers.display())),
+            ("PATH", format!("{}:{}", self.helpers.display(), crate::helpers::SYSTEM_PATH.join(":"))),
             ("LC_ALL", "C".to_owned()),
             ("HOME", "/root".to_owned()),
             ("OCF_ROOT", path(&self.root)),

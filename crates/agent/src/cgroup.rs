@@ -1,4 +1,4 @@
-//! A cgroup per command, where cgroup v2 can be written: its members cannot leave it, and it is killed as a whole.
+//! A cgroup per resource, where cgroup v2 can be written: its members cannot leave it, and it is killed as a whole.
 //! Where it cannot, the mark in the environment does the same for programs that do not clear it.
 #![allow(unsafe_code)] // `pre_exec`, see SAFETY there
 
@@ -6,17 +6,17 @@ use crate::procfs;
 use std::{fs, io, os::fd::AsRawFd as _, path::PathBuf};
 use tokio::process::Command;
 
-/// One command's cgroup.
+/// One resource's cgroup.
 #[derive(Debug)]
 pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// The command's cgroup if it exists.
+    /// The resource's cgroup if it exists.
     pub(crate) fn of(name: &str) -> Option<Self> {
         path(name).filter(|path| path.is_dir()).map(Self)
     }
 
-    /// Makes the command's cgroup, if the system lets us.
+    /// Makes the resource's cgroup, if the system lets us.
     pub(crate) fn create(name: &str) -> Option<Self> {
         let path = path(name)?;
         match fs::create_dir(&path) {
@@ -40,28 +40,24 @@ impl Cgroup {
         numbers
     }
 
+    /// Makes the child a member before it becomes the program.
+    pub(crate) fn take_in(&self, command: &mut Command) {
+        let Ok(members) = fs::OpenOptions::new().write(true).open(self.0.join("cgroup.procs")) else {
+            return;
+        };
+        // SAFETY: write is async-signal-safe; the file was opened before and lives in the closure.
+        unsafe {
+            command.pre_exec(move || {
+                // Refused by a system that does not delegate: then the mark alone has to do.
+                libc::write(members.as_raw_fd(), b"0".as_ptr().cast(), 1);
+                Ok(())
+            });
+        }
+    }
+
     /// Removes it once it is empty.
     pub(crate) fn remove(self) {
         let _ = fs::remove_dir(self.0);
-    }
-}
-
-/// Makes the child the leader of a session of its own and, if there is one, a member of `cgroup`.
-pub(crate) fn enter_session(command: &mut Command, cgroup: Option<&Cgroup>) {
-    let members =
-        cgroup.and_then(|cgroup| fs::OpenOptions::new().write(true).open(cgroup.0.join("cgroup.procs")).ok());
-    // SAFETY: setsid and write are async-signal-safe; the file was opened before and lives in the closure.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::setsid() < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            if let Some(members) = &members {
-                // Refused by a system that does not delegate: then the mark alone has to do.
-                libc::write(members.as_raw_fd(), b"0".as_ptr().cast(), 1);
-            }
-            Ok(())
-        });
     }
 }
 
