@@ -3,8 +3,9 @@
 use anshin_e2e::error::{LabError, Result};
 use anshin_e2e::lab::switch::{self, Way};
 use anshin_e2e::lab::{Lab, forward, machine, node, up};
+use anshin_e2e::probe::program::Program;
 use anshin_e2e::rng::Rng;
-use anshin_e2e::{control, faultdisk, proxy};
+use anshin_e2e::{control, faultdisk, proxy, scenario, site};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -173,6 +174,12 @@ enum Command {
     },
     /// Send one command to the control socket of a line or a disk.
     Ctl { socket: PathBuf, words: Vec<String> },
+    /// Bring up a site with a protected service on machines of this one, or whatever of it is missing.
+    Site(SiteArguments),
+    /// Run checks, each on a lab of its own.
+    Check(CheckArguments),
+    /// List the checks, one per line: name, then what it shows.
+    Checks,
     #[command(hide = true)]
     Hold,
     #[command(hide = true)]
@@ -197,6 +204,75 @@ enum Command {
         node: String,
         port: u16,
     },
+}
+
+/// What the protected service runs.
+#[derive(Clone, Copy, ValueEnum)]
+enum Service {
+    /// The built-in store of lines.
+    Demo,
+    /// Debian's PostgreSQL under its stock OCF agent.
+    Postgresql,
+}
+
+impl From<Service> for Program {
+    fn from(service: Service) -> Self {
+        match service {
+            Service::Demo => Self::Demo,
+            Service::Postgresql => Self::Postgres,
+        }
+    }
+}
+
+#[derive(clap::Args)]
+struct SiteArguments {
+    #[command(flatten)]
+    place: Place,
+    /// The program under test.
+    #[arg(long)]
+    program: PathBuf,
+    #[arg(long, default_value = "demo")]
+    service: Service,
+    /// Size of the volume.
+    #[arg(long, default_value = "256M")]
+    size: String,
+    /// A copy of these files is put on the volume.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// First host port for the nodes' consoles.
+    #[arg(long, default_value_t = 7880)]
+    console: u16,
+}
+
+#[derive(clap::Args)]
+struct CheckArguments {
+    #[command(flatten)]
+    place: Place,
+    /// Names; all if none is given.
+    names: Vec<String>,
+    /// The program under test.
+    #[arg(long)]
+    program: PathBuf,
+    /// A second build with a higher version, for the check of upgrades.
+    #[arg(long)]
+    next: Option<PathBuf>,
+    /// How often to repeat; the check's own number if not given.
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// The full number of rounds.
+    #[arg(long, conflicts_with = "rounds")]
+    long: bool,
+    #[arg(long)]
+    service: Option<Service>,
+    /// Where rows are appended.
+    #[arg(long)]
+    rows: Option<PathBuf>,
+    /// Where the nodes' logs are kept after a failure.
+    #[arg(long)]
+    logs: Option<PathBuf>,
+    /// Decides random moments; printed, so that a run can be repeated.
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -263,6 +339,13 @@ fn run(command: Command) -> Result<ExitCode> {
             faultdisk::fs::serve(&root, &mount, &control, seed)?;
         }
         Command::Ctl { socket, words } => println!("{}", control::ask(&socket, &words.join(" "))?),
+        Command::Site(arguments) => bring_up(&arguments)?,
+        Command::Check(arguments) => return check(&arguments),
+        Command::Checks => {
+            for check in scenario::CHECKS {
+                println!("{}\t{}", check.name, check.shows);
+            }
+        }
         Command::Hold => machine::hold()?,
         Command::MachineKeep { place, node } => machine::keep(&place.dir, &node)?,
         Command::MachineInit { place, node } => machine::init(&place.dir, &node)?,
@@ -278,6 +361,66 @@ fn cut(lab: &Lab, node: &str, silent: Option<Direction>) -> Result<()> {
         None => switch::cut(lab, node, true),
         Some(way) => switch::block(lab, &switch::isolation(&lab.load()?, node, way.into())?, true),
     }
+}
+
+fn bring_up(arguments: &SiteArguments) -> Result<()> {
+    let lab = Lab::at(&arguments.place.dir)?;
+    let options = site::Options {
+        program: arguments.program.clone(),
+        service: arguments.service.into(),
+        size: arguments.size.clone(),
+        nodes: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        data: arguments.data.clone(),
+        progress: |step| println!("  {step}"),
+    };
+    let site = site::bring_up(&lab, &options)?;
+    let published = lab.load()?.forwards;
+    for (node, port) in site.nodes().iter().zip(arguments.console..) {
+        let lives = |old: &anshin_e2e::lab::state::Forward| {
+            old.host_port == port && old.process.is_some_and(|process| process.alive())
+        };
+        if !published.iter().any(lives) {
+            forward::start(&lab, port, node, CONSOLE)?;
+        }
+    }
+    println!("{}", site.leading_status()?.sentence());
+    Ok(())
+}
+
+/// Port of a node's console on its own loopback.
+const CONSOLE: u16 = 7880;
+
+/// Runs checks; the exit code is that of the worst: failed, then skipped (77), then passed.
+fn check(arguments: &CheckArguments) -> Result<ExitCode> {
+    let chosen: Vec<&scenario::Check> = match arguments.names.as_slice() {
+        [] => scenario::CHECKS.iter().collect(),
+        names => names.iter().map(|name| scenario::find(name)).collect::<Result<_>>()?,
+    };
+    let (mut failed, mut skipped) = (0, 0);
+    for check in &chosen {
+        let settings = scenario::Settings {
+            program: arguments.program.clone(),
+            next_program: arguments.next.clone(),
+            rounds: arguments.rounds.or(arguments.long.then_some(check.rounds_long)),
+            service: arguments.service.map(Program::from),
+            rows: arguments.rows.clone(),
+            logs: arguments.logs.clone(),
+            seed: arguments.seed.unwrap_or_else(Rng::fresh_seed),
+        };
+        match scenario::run(check, &arguments.place.dir, &settings) {
+            Ok(()) => {}
+            Err(LabError::Missing(_)) => skipped += 1,
+            Err(_) => failed += 1,
+        }
+    }
+    if chosen.len() > 1 {
+        println!("{} passed, {failed} failed, {skipped} skipped", chosen.len() - failed - skipped);
+    }
+    Ok(match (failed, skipped) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(77),
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// A command's exit code becomes ours; death by a signal is reported as shells do.

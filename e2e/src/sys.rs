@@ -91,27 +91,19 @@ pub fn set_link(name: &str, up: bool) -> Result<()> {
     }
 }
 
-/// The device number of the file behind an attached loop device; none if the device is free.
-pub fn loop_backing(device: &File) -> Option<u64> {
-    /// The first fields of `struct loop_info64`; the kernel fills all 232 bytes.
-    #[repr(C)]
-    struct LoopInfo {
-        device: u64,
-        rest: [u64; 28],
-    }
-    const _: () = assert!(size_of::<LoopInfo>() == 232);
-    const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
-    let mut info = LoopInfo { device: 0, rest: [0; 28] };
-    // SAFETY: the buffer has the size of loop_info64, which the kernel fills completely on success.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &mut info) };
-    (result == 0).then_some(info.device).filter(|_| info.rest.len() == 28)
-}
-
 /// Detaches a loop device from its file. A device that is still in use goes when its last user does.
 pub fn loop_detach(device: &File) -> io::Result<()> {
     const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
     // SAFETY: LOOP_CLR_FD takes no argument beyond an ignored integer.
     check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0) })
+}
+
+/// Collects a child that has ended, so that it does not stay in the process table; anything else is left alone.
+pub fn collect(pid: i32) {
+    // SAFETY: a null status pointer is allowed; WNOHANG never blocks; a pid that is no child of ours is refused.
+    unsafe {
+        libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG);
+    }
 }
 
 /// Waits for any child without blocking: its pid and status, or none if no child has ended.

@@ -1,44 +1,73 @@
 //! Loop devices that a dead node leaves behind: their numbers belong to the whole machine.
+//!
+//! Nothing here asks a loop device about its file: the answer would come from the file system behind it, which may be
+//! served by a process that is frozen, dead or dying, and the question would then never return.
 
+use super::process;
 use crate::sys;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Attached loop devices with the device number of the file system that holds their file.
-fn attached() -> Vec<(PathBuf, u64)> {
-    let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter(|name| PathBuf::from(format!("/sys/block/{name}/loop/backing_file")).exists())
-        .filter_map(|name| {
-            let path = PathBuf::from(format!("/dev/{name}"));
-            let device = sys::loop_backing(&File::open(&path).ok()?)?;
-            Some((path, device))
-        })
-        .collect()
+/// Major device number of loop devices (Documentation/admin-guide/devices.txt of Linux).
+const LOOP_MAJOR: u32 = 7;
+
+fn sysfs(number: u32) -> PathBuf {
+    PathBuf::from(format!("/sys/block/loop{number}/loop/backing_file"))
 }
 
-/// Device numbers of the file systems that a process sees mounted.
-fn mounted(pid: &str) -> BTreeSet<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    let number = |line: &str| {
-        let (major, minor) = line.split_whitespace().nth(2)?.split_once(':')?;
-        Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
-    };
-    text.lines().filter_map(number).collect()
+fn attached(number: u32) -> bool {
+    sysfs(number).exists()
 }
 
-/// Loop devices whose file lies on something that only the machine of process `init` has mounted.
+fn number_of(device: &Path) -> Option<u32> {
+    device.file_name()?.to_str()?.strip_prefix("loop")?.parse().ok()
+}
+
+/// The loop device's number if `path` is one, following links.
+fn loop_at(path: &Path) -> Option<u32> {
+    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_block_device())?;
+    (libc::major(metadata.rdev()) == LOOP_MAJOR).then(|| libc::minor(metadata.rdev()))
+}
+
+/// Numbers of the loop devices that a machine has mounted, names in its `/dev/anshin`, or holds open.
+fn used_by(init: i32) -> BTreeSet<u32> {
+    let mounts = std::fs::read_to_string(format!("/proc/{init}/mountinfo")).unwrap_or_default();
+    let major = format!("{LOOP_MAJOR}:");
+    let mounted =
+        mounts.lines().filter_map(|line| line.split_whitespace().nth(2)?.strip_prefix(&major)?.parse().ok());
+    let list = |dir: String| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = list(format!("/proc/{init}/root/dev/anshin")).filter_map(|path| {
+        // A link is read in the machine's view of the world but means a device of the whole host.
+        let target = std::fs::read_link(&path).ok().and_then(|target| number_of(&target));
+        target.or_else(|| loop_at(&path))
+    });
+    let processes = process::same_machine(init).into_iter();
+    let open =
+        processes.flat_map(|process| list(format!("/proc/{}/fd", process.pid))).filter_map(|descriptor| {
+            std::fs::read_link(descriptor)
+                .ok()
+                .filter(|target| target.starts_with("/dev"))
+                .and_then(|target| number_of(&target))
+        });
+    mounted.chain(named).chain(open).collect()
+}
+
+/// Attached loop devices that the machine of process `init` uses and the host does not.
 pub fn of_machine(init: i32) -> Vec<PathBuf> {
-    let ours = mounted("self");
-    let theirs: BTreeSet<u64> = mounted(&init.to_string()).difference(&ours).copied().collect();
-    attached().into_iter().filter(|(_, device)| theirs.contains(device)).map(|(path, _)| path).collect()
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let ours = |number: u32| {
+        let device = format!("{LOOP_MAJOR}:{number}");
+        host.lines().any(|line| line.split_whitespace().nth(2) == Some(device.as_str()))
+    };
+    let numbers = used_by(init).into_iter().filter(|number| attached(*number) && !ours(*number));
+    numbers.map(|number| PathBuf::from(format!("/dev/loop{number}"))).collect()
 }
 
 /// Loop devices whose file lies below `dir` on this machine's own file systems.
-pub fn below(dir: &std::path::Path) -> Vec<PathBuf> {
+pub fn below(dir: &Path) -> Vec<PathBuf> {
     let backed = |name: &str| {
         let text = std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
         PathBuf::from(text.trim()).starts_with(dir).then(|| PathBuf::from(format!("/dev/{name}")))
@@ -50,21 +79,15 @@ pub fn below(dir: &std::path::Path) -> Vec<PathBuf> {
 /// Detaches devices and returns those that are still attached after `limit`.
 pub fn detach(devices: &[PathBuf], limit: Duration) -> Vec<PathBuf> {
     let end = Instant::now() + limit;
+    let still = |path: &&PathBuf| number_of(path).is_some_and(attached);
     loop {
-        let held: Vec<PathBuf> = devices
-            .iter()
-            .filter(|path| {
-                let Ok(device) = File::open(path) else { return false };
-                if sys::loop_backing(&device).is_none() {
-                    return false;
-                }
-                // A device in use is detached by its last user; asking again shows whether that has happened.
+        for path in devices.iter().filter(still) {
+            if let Ok(device) = File::open(path) {
+                // A device in use is detached by its last user; the next look shows whether that has happened.
                 let _in_use = sys::loop_detach(&device);
-                drop(device);
-                File::open(path).is_ok_and(|device| sys::loop_backing(&device).is_some())
-            })
-            .cloned()
-            .collect();
+            }
+        }
+        let held: Vec<PathBuf> = devices.iter().filter(still).cloned().collect();
         if held.is_empty() || Instant::now() > end {
             return held;
         }

@@ -123,12 +123,7 @@ pub fn kill(lab: &Lab, name: &str) -> Result<Death> {
         if init.is_some() {
             switch::plug(state, name, false)?;
         }
-        for process in [init, node.keeper].into_iter().flatten() {
-            process.signal(Signal::KILL);
-        }
-        for process in [init, node.keeper].into_iter().flatten() {
-            process.wait(DEATH)?;
-        }
+        end_machines(&[(init, node.keeper)])?;
         let node = state.node_mut(name)?;
         (node.init, node.keeper) = (None, None);
         Ok((death, devices))
@@ -139,6 +134,24 @@ pub fn kill(lab: &Lab, name: &str) -> Result<Death> {
     } else {
         refuse(format!("{name} is dead but its loop devices stay: {held:?}"))
     }
+}
+
+/// Kills machines: process 1 and with it everything inside, and only then the keepers.
+///
+/// The order matters. The keeper holds the mounts. Without it the last process to exit would unmount the file systems
+/// while exiting, and if that one serves a file system below another (FUSE, loop, ext4), it would wait for itself, with
+/// the device that its death should close still open: for ever.
+pub fn end_machines(machines: &[(Option<Process>, Option<Process>)]) -> Result<()> {
+    machines.iter().filter_map(|machine| machine.0).for_each(|init| init.signal(Signal::KILL));
+    for init in machines.iter().filter_map(|machine| machine.0) {
+        init.wait(DEATH)?;
+    }
+    // A keeper ends by itself when its machine is gone; one whose machine never came up must be told.
+    machines.iter().filter_map(|machine| machine.1).for_each(|keeper| keeper.signal(Signal::KILL));
+    for keeper in machines.iter().filter_map(|machine| machine.1) {
+        keeper.wait(DEATH)?;
+    }
+    Ok(())
 }
 
 /// Stops every process of a machine where it stands; its kernel part goes on.

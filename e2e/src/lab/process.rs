@@ -57,6 +57,8 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        // Helpers started by this very process are its children.
+        sys::collect(self.pid);
         Ok(())
     }
 
@@ -84,13 +86,15 @@ pub fn same_machine(init: i32) -> Vec<Process> {
         .collect()
 }
 
-/// Every process that was started with `name=value` in its environment.
-pub fn with_environment(name: &str, value: &str) -> Vec<Process> {
-    let wanted = format!("{name}={value}").into_bytes();
-    let marked = |pid: &i32| {
-        let Ok(bytes) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
-        bytes.split(|byte| *byte == 0).any(|entry| entry == wanted)
+/// Every process that was started with the variable `name` in its environment, with its value.
+pub fn marked(name: &str) -> Vec<(Process, String)> {
+    let prefix = format!("{name}=");
+    let mark = |pid: i32| {
+        let bytes = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mut entries = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let value = entries.find_map(|entry| entry.strip_prefix(&prefix).map(str::to_owned))?;
+        Some((Process::of(pid).filter(|process| process.alive())?, value))
     };
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    all().into_iter().filter(|pid| *pid != own).filter(marked).filter_map(Process::of).collect()
+    all().into_iter().filter(|pid| *pid != own).filter_map(mark).collect()
 }

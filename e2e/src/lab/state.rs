@@ -68,8 +68,6 @@ pub struct State {
     pub blocked: BTreeSet<(String, String)>,
     /// A second network between the nodes exists.
     pub data_link: bool,
-    /// Mount points that had to be made on the host, to be removed at the end.
-    pub made: Vec<PathBuf>,
 }
 
 /// A lab in its directory.

@@ -31,10 +31,11 @@ pub fn up(lab: &Lab, plan: &Plan) -> Result<()> {
     }
     plan.nodes.iter().try_for_each(|name| switch::check_name(name))?;
     lab.update(|state| {
-        make_mount_points(state)?;
+        make_mount_points()?;
         make_networks(lab, state, plan)?;
-        for (position, name) in plan.nodes.iter().enumerate() {
-            let index = u8::try_from(position + 1).unwrap_or(u8::MAX);
+        for name in &plan.nodes {
+            // The next address that no machine of this lab has.
+            let index = state.nodes.values().map(|node| node.index).max().unwrap_or(0) + 1;
             let entry = state.nodes.entry(name.clone()).or_insert_with(|| Node { index, ..Node::default() });
             entry.run.clone_from(&plan.run);
             let running = entry.init.is_some_and(Process::alive);
@@ -49,14 +50,32 @@ pub fn up(lab: &Lab, plan: &Plan) -> Result<()> {
     })
 }
 
-fn make_mount_points(state: &mut State) -> Result<()> {
-    for point in machine::HOST_POINTS.map(PathBuf::from) {
-        if !point.exists() {
-            std::fs::create_dir(&point).at(point.display())?;
-            state.made.push(point);
+/// Host directories that labs had to make, one per line; shared by all labs, removed by the last.
+const MADE: &str = "/run/anshin-lab.made";
+
+fn make_mount_points() -> Result<()> {
+    let mut made = std::fs::read_to_string(MADE).unwrap_or_default();
+    for point in machine::HOST_POINTS {
+        if !Path::new(point).exists() {
+            made.push_str(&format!("{point}\n"));
+            // Written down first: an interruption in between leaves a line too many, not a directory.
+            std::fs::write(MADE, &made).at(MADE)?;
+            std::fs::create_dir(point).at(point)?;
         }
     }
     Ok(())
+}
+
+/// Removes the mount points unless another lab's machines use them: removing one would unmount it there.
+fn remove_mount_points() {
+    if !process::marked(MARK).is_empty() {
+        return;
+    }
+    for point in std::fs::read_to_string(MADE).unwrap_or_default().lines() {
+        // Not empty means that somebody else uses it by now.
+        let _in_use = std::fs::remove_dir(point);
+    }
+    let _absent = std::fs::remove_file(MADE);
 }
 
 fn make_networks(lab: &Lab, state: &mut State, plan: &Plan) -> Result<()> {
@@ -85,12 +104,8 @@ pub fn down(dir: &Path) -> Result<()> {
     let devices = kill_all(&lab, &state)?;
     let held = loops::detach(&devices, DEATH);
     unmount_below(dir)?;
-    for point in &state.made {
-        // Not empty means that somebody else uses it by now.
-        let _in_use = std::fs::remove_dir(point);
-    }
-    for trace in ["nodes", "lab.json", "lab.json.new", "keepers.log", "holders.log", "forwards.log"] {
-        let path = lab.dir().join(trace);
+    remove_mount_points();
+    for path in traces(lab.dir())? {
         let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         match gone {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -106,6 +121,15 @@ pub fn down(dir: &Path) -> Result<()> {
     if held.is_empty() { Ok(()) } else { refuse(format!("loop devices stay attached: {held:?}")) }
 }
 
+/// What a lab leaves in its directory, the lock excepted.
+fn traces(dir: &Path) -> Result<Vec<PathBuf>> {
+    let named = ["nodes", "lab.json", "lab.json.new", "yesterday", "crashed.img"].map(|name| dir.join(name));
+    let entries = std::fs::read_dir(dir).at(dir.display())?.flatten().map(|entry| entry.path());
+    // Logs of helpers and control sockets of disks.
+    let kinds = entries.filter(|path| path.extension().is_some_and(|kind| kind == "log" || kind == "ctl"));
+    Ok(named.into_iter().chain(kinds).collect())
+}
+
 /// Kills what is written down, then whatever carries the lab's mark; returns the loop devices left behind.
 fn kill_all(lab: &Lab, state: &State) -> Result<Vec<PathBuf>> {
     let mark = lab.dir().to_string_lossy().into_owned();
@@ -119,12 +143,15 @@ fn kill_all(lab: &Lab, state: &State) -> Result<Vec<PathBuf>> {
         .flatten()
         .collect();
     // Everything in the machines inherits the mark, but only their first processes need killing.
-    let marked = process::with_environment(MARK, &mark);
+    let marked = process::marked(MARK).into_iter().filter(|(_, value)| *value == mark);
+    let marked: Vec<Process> = marked.map(|(process, _)| process).collect();
     for process in written.iter().chain(&marked) {
         devices.extend(loops::of_machine(process.pid));
     }
     devices.sort();
     devices.dedup();
+    let machines: Vec<_> = state.nodes.values().map(|node| (node.init, node.keeper)).collect();
+    node::end_machines(&machines)?;
     for process in written.iter().chain(&marked) {
         process.signal(Signal::KILL);
     }

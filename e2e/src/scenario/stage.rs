@@ -88,6 +88,7 @@ impl Stage {
             size: if program == Program::Postgres { "256M" } else { "64M" }.to_owned(),
             nodes,
             data: None,
+            progress: |_| {},
         };
         let start = Instant::now();
         let site = site::bring_up(&lab, &options)?;

@@ -31,6 +31,8 @@ pub struct Options {
     pub nodes: Vec<String>,
     /// Files to put on the volume, if any.
     pub data: Option<PathBuf>,
+    /// Told what is being done, step by step.
+    pub progress: fn(&str),
 }
 
 /// Brings the site up.
@@ -53,11 +55,15 @@ pub fn bring_up(lab: &Lab, options: &Options) -> Result<Site> {
     switch::heal_all(lab)?;
     let site = Site::on(lab)?;
     let Some((first, others)) = site.nodes.split_first() else { return refuse("a site needs a node") };
+    (options.progress)(&format!("{first}: starting the site"));
     init(&site, first)?;
     for name in others {
+        (options.progress)(&format!("{name}: joining"));
         join(&site, first, name)?;
     }
+    (options.progress)(&format!("{first}: making the volume {VOLUME} ({})", options.size));
     make_volume(&site, first, options)?;
+    (options.progress)(&format!("{first}: protecting the service"));
     protect(&site, first, options)?;
     Ok(site)
 }
