@@ -1,8 +1,8 @@
 //! What the daemons of a site say to each other. The voters' mesh carries it, so it reaches a node by way of a third
 //! one if need be (R13).
 //!
-//! Bodies are a version (2 bytes, little endian) and postcard. A daemon reads its own version and refuses others in words;
-//! unknown trailing bytes are ignored, so that a later version can append optional fields.
+//! Bodies are a version (2 bytes, little endian) and JSON. A daemon reads its own version and refuses others in words;
+//! unknown fields are ignored and optional ones may be missing, so that two builds can differ in them during an upgrade.
 
 use anshin_agent::{OperationResult, Resource};
 use anshin_base::{Millis, NodeId};
@@ -198,11 +198,12 @@ pub enum MessageError {
 }
 
 impl Message {
-    /// Version and postcard.
+    /// Version and JSON.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, VERSION.to_le_bytes().to_vec())
-            .expect("invariant: plain data encodes into memory")
+        let mut out = VERSION.to_le_bytes().to_vec();
+        serde_json::to_writer(&mut out, self).expect("invariant: plain data is JSON");
+        out
     }
 
     /// The message in `bytes`.
@@ -215,9 +216,7 @@ impl Message {
         if version != VERSION {
             return Err(MessageError::Version(version));
         }
-        let (message, _appended) = postcard::take_from_bytes(body)
-            .map_err(|error: postcard::Error| MessageError::Malformed(error.to_string()))?;
-        Ok(message)
+        serde_json::from_slice(body).map_err(|error| MessageError::Malformed(error.to_string()))
     }
 }
 
@@ -254,12 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_survives_its_encoding_and_appended_bytes() {
+    fn a_message_survives_its_encoding_and_fields_of_a_later_version() {
         let message = Message::Ran { request: 5, well: true, report: report() };
-        let mut bytes = message.encode();
+        let bytes = message.encode();
         assert_eq!(Message::decode(&bytes), Ok(message.clone()));
-        bytes.extend_from_slice(b"appended by a later version");
-        assert_eq!(Message::decode(&bytes), Ok(message));
+        let text = String::from_utf8(bytes[2..].to_vec()).unwrap();
+        let text = text.replacen("\"request\":5", "\"request\":5,\"added_later\":[1]", 1);
+        let later = [&bytes[..2], text.as_bytes()].concat();
+        assert_eq!(Message::decode(&later), Ok(message));
     }
 
     #[test]
