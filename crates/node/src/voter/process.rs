@@ -234,6 +234,7 @@ impl Voter {
             Output::Send(envelope) => {
                 let voter = envelope.to;
                 let Some(node) = self.peers.node_of(voter) else { return };
+                tracing::trace!(?envelope, "sending");
                 let sent = self.mesh.send(node, kind::RAFT, envelope.encode().into());
                 let unreachable = Input::Unreachable { voter };
                 if sent.is_err() && !inputs.contains(&unreachable) {
