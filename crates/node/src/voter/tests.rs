@@ -189,10 +189,6 @@ impl Daemon {
 }
 
 fn site() -> (Scratch, Authority) {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_test_writer()
-        .try_init();
     (Scratch::new(), Authority::create("test").unwrap())
 }
 
