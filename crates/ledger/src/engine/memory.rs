@@ -125,9 +125,16 @@ impl Storage for Memory {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A voter refuses an image of a time before it was added.
+        let names = |image: &SnapshotImage| {
+            let mut members = image.members.voters.iter().chain(&image.members.learners);
+            members.any(|voter| voter.0 == to)
+        };
         match &self.image {
-            Some(image) if image.index >= request_index && image.index + 1 >= self.first() => {
+            Some(image)
+                if image.index >= request_index && image.index + 1 >= self.first() && names(image) =>
+            {
                 Ok(convert::snapshot(image))
             }
             _ => {
