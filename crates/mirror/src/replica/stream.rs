@@ -549,6 +549,12 @@ impl Replica {
             let until = self.now.after(self.grant_length());
             self.granted_until = self.granted_until.max(until);
         }
+        let session = self.peers.get(&replica).map(|peer| peer.session);
+        let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
+        if primary.is_some_and(|p| p.replica != replica || Some(p.session) != session) {
+            // It asks as a primary, but another one is recorded (R12).
+            self.refuse(link);
+        }
         let progress = self.progress_durable;
         self.send(replica, Message::LeaseGrant { number, granted: attached, progress });
     }
