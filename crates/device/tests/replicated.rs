@@ -146,3 +146,89 @@ fn a_planned_hand_over_moves_the_role_and_the_device() {
     pair.volumes[1].device();
     pair.equal();
 }
+
+#[test]
+fn a_frozen_primary_that_wakes_as_deposed_fails_what_it_held_and_returns_as_secondary() {
+    if !devices() {
+        return;
+    }
+    let pair = Pair::new("deposed", "64M", &[]);
+    let device = pair.volumes[0].device();
+    pair.volumes[0].freeze(true);
+    let second = ReplicaId(pair.volumes[1].replica);
+    pair.voter.promote(second);
+    pair.volumes[1].until("the second replica serves", serving);
+    pair.volumes[0].freeze(false);
+    let deposed = |status: &VolumeStatus| {
+        status.replica.as_ref().is_some_and(|replica| replica.role == RoleName::Deposed)
+    };
+    pair.volumes[0].until("the first learns that it is deposed", deposed);
+
+    // A write is held, neither acknowledged nor failed, until the programs are known to be gone.
+    let held = std::thread::spawn({
+        let device = device.clone();
+        move || {
+            let output = format!("of={device}");
+            let arguments = ["if=/dev/zero", &output, "bs=4096", "count=1", "oflag=direct", "status=none"];
+            std::process::Command::new("dd").args(arguments).output().unwrap().status.success()
+        }
+    });
+    let under_way =
+        |status: &VolumeStatus| status.fronts.iter().any(|front| front == "fuse file, 1 requests under way");
+    pair.volumes[0].until("the write is held", under_way);
+    assert!(!held.is_finished());
+    pair.volumes[0].ask(Request::FailSuspended).unwrap();
+    assert!(!held.join().unwrap(), "a write on a deposed primary ends with an error");
+    pair.volumes[0].ask(Request::Teardown).unwrap();
+    assert!(!Path::new(&device).exists());
+    pair.in_sync();
+    let status = pair.volumes[0].status().unwrap();
+    assert_eq!(status.replica.unwrap().role, RoleName::Secondary);
+    pair.volumes[1].ask(Request::Quiesce).unwrap();
+    pair.equal();
+    pair.volumes[1].ask(Request::Resume).unwrap();
+}
+
+#[test]
+fn a_silent_secondary_is_removed_and_the_primary_goes_on() {
+    if !installed(&["qemu-img"]) {
+        return;
+    }
+    let pair = Pair::new("silent", "64M", &["--no-device"]);
+    let uri = pair.volumes[0].nbd_uri();
+    pair.volumes[1].freeze(true);
+    must("qemu-img", &["bench", "-f", "raw", "-c", "200", "-d", "8", "-s", "4096", "-w", &uri]);
+    wait("the removal of the silent member", || pair.voter.members() == 1);
+    pair.volumes[1].freeze(false);
+    pair.in_sync();
+    pair.volumes[0].ask(Request::Quiesce).unwrap();
+    pair.equal();
+    pair.volumes[0].ask(Request::Resume).unwrap();
+}
+
+/// Prints what a synchronous second copy costs. Run by hand: the figures depend on the machine.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn measure_against_the_raw_file_and_against_one_copy() {
+    let scratch = Scratch::new("bench");
+    let raw = scratch.0.join("raw");
+    fs::File::create(&raw).unwrap().set_len(512 << 20).unwrap();
+    must(
+        "dd",
+        &[
+            "if=/dev/zero",
+            &format!("of={}", raw.display()),
+            "bs=1M",
+            "count=512",
+            "conv=notrunc",
+            "status=none",
+        ],
+    );
+    common::measure("raw file", &raw.display().to_string());
+    let mut alone = Volume::create(&scratch.0, "alone", "512M", &[]);
+    alone.start();
+    common::measure("one copy", &alone.device());
+    alone.stop();
+    let pair = Pair::new("bench-pair", "512M", &[]);
+    common::measure("two copies", &pair.volumes[0].device());
+}

@@ -90,10 +90,7 @@ impl Engine {
             Preface { group: identity.group, replica: identity.replica, volume_bytes: identity.volume_bytes };
         let network = options.network.as_ref().zip(credentials.as_deref());
         let peers = Peers::open(me, network.map(|(network, credentials)| (network.listen, credentials)))?;
-        let voter = match &options.ledger {
-            Ledger::Voter(path) => Voter::Socket(Box::new(voter::Client::new(path.clone()))),
-            Ledger::Standalone => Voter::Standalone(Standalone::open(&options.directory)?),
-        };
+        let voter = open_voter(&options)?;
         let io = Io::new().map_err(|error| fail("io_uring", error))?;
         let timer = Timer::new().map_err(|error| fail("timer", error))?;
         let lease = File::options().create(true).truncate(false).write(true).open(options.lease_record());
@@ -103,16 +100,7 @@ impl Engine {
         let places = loopdev::Places::new(&options.run, &options.devices, &options.name);
         places.clean_up();
         let device = Device::new(places).map_err(|error| fail("eventfd", error))?;
-        let times = options.times;
-        let config = Config {
-            volume_bytes: identity.volume_bytes,
-            session: SessionId(create::random()?),
-            peer_silent: times.peer_silent,
-            lease: times.lease,
-            drift_permille: times.drift_permille,
-            heartbeat: times.heartbeat,
-            hot_extents: options.hot_extents,
-        };
+        let config = config(&options, identity.volume_bytes)?;
         let mut outputs = Vec::new();
         let core = Replica::open(config, io.now(), &mut outputs);
         let (name, bytes) = (options.name.clone(), identity.volume_bytes);
@@ -227,7 +215,7 @@ impl Engine {
             self.peers.tick(&mut self.io, &mut self.inputs);
             self.voter.tick(&mut self.io, &mut self.inputs);
             if let Some(nbd) = &mut self.nbd {
-                nbd.tick(now);
+                nbd.tick(&mut self.io);
             }
         }
         loop {
@@ -353,6 +341,27 @@ impl Engine {
             flushes,
         }
     }
+}
+
+fn open_voter(options: &Options) -> Result<Voter, Problem> {
+    Ok(match &options.ledger {
+        Ledger::Voter(path) => Voter::Socket(Box::new(voter::Client::new(path.clone()))),
+        Ledger::Standalone => Voter::Standalone(Standalone::open(&options.directory)?),
+    })
+}
+
+/// Every start is a new session (R4).
+fn config(options: &Options, volume_bytes: u64) -> Result<Config, Problem> {
+    let times = options.times;
+    Ok(Config {
+        volume_bytes,
+        session: SessionId(create::random()?),
+        peer_silent: times.peer_silent,
+        lease: times.lease,
+        drift_permille: times.drift_permille,
+        heartbeat: times.heartbeat,
+        hot_extents: options.hot_extents,
+    })
 }
 
 /// A descriptor that helper threads may write to.

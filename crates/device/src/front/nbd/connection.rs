@@ -120,6 +120,11 @@ impl Connection {
         }
     }
 
+    /// Bytes of requests that are not answered.
+    pub(super) fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
     pub(super) fn close(&mut self) {
         self.gone = true;
     }
@@ -168,7 +173,9 @@ impl Connection {
         if self.receiving.is_none() {
             let full = |this: &Self| this.under_way >= UNDER_WAY_MAX || this.open.len() >= REQUESTS_MAX;
             while !(full(self) && matches!(self.state, State::Header)) && self.step(io, requests, open) {}
-            if !held && !full(self) {
+            // A payload that has begun is always read to its end, or clients could block each other for ever.
+            let begun = matches!(self.state, State::Payload { .. } | State::Discard { .. });
+            if begun || (!held && !full(self)) {
                 self.receive(io);
             }
         }

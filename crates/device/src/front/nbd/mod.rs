@@ -19,6 +19,8 @@ use std::{collections::HashMap, io, path::Path};
 
 /// More connections than this are refused; nbdcopy opens 4, qemu up to 16.
 const CONNECTIONS_MAX: usize = 64;
+/// Bytes under way for all clients together; above it none is read further.
+const UNDER_WAY_MAX: u64 = 256 << 20;
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Millis = Millis(10_000);
 
@@ -69,13 +71,24 @@ impl Nbd {
         self.connections.len()
     }
 
-    /// Drops clients that dawdle in their handshake.
-    pub fn tick(&mut self, now: Mono) {
+    /// Drops clients that dawdle in their handshake, and reads on where all clients together had too much under way.
+    pub fn tick(&mut self, io: &mut Io) {
+        let now = io.now();
         for connection in self.connections.values() {
             if connection.in_handshake_since().is_some_and(|since| now.since(since) > HANDSHAKE) {
                 tracing::warn!("an NBD client did not finish its handshake; closing");
                 hang_up(connection.fd());
             }
+        }
+        if !self.full() {
+            self.read_on(io);
+        }
+    }
+
+    fn read_on(&mut self, io: &mut Io) {
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.with(io, id, |_, _| Ok(()));
         }
     }
 
@@ -101,10 +114,16 @@ impl Nbd {
         self.connections.insert(id, connection);
     }
 
+    /// Whether clients may send no more for now.
+    fn full(&self) -> bool {
+        self.held || self.connections.values().map(Connection::under_way).sum::<u64>() > UNDER_WAY_MAX
+    }
+
     fn with(&mut self, io: &mut Io, id: u64, act: impl FnOnce(&mut Connection, &mut Io) -> io::Result<()>) {
+        let full = self.full();
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let result = act(connection, io);
-        connection.pump(io, self.held, &mut self.requests, &mut self.open);
+        connection.pump(io, full, &mut self.requests, &mut self.open);
         if let Err(error) = result {
             if error.kind() != io::ErrorKind::UnexpectedEof {
                 tracing::info!(%error, "an NBD client is gone");
@@ -149,10 +168,7 @@ impl Front for Nbd {
     fn hold_back(&mut self, io: &mut Io, hold: bool) {
         self.held = hold;
         if !hold {
-            let ids: Vec<_> = self.connections.keys().copied().collect();
-            for id in ids {
-                self.with(io, id, |_, _| Ok(()));
-            }
+            self.read_on(io);
         }
     }
 
