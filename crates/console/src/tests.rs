@@ -294,3 +294,32 @@ fn every_path_of_the_api_is_described() {
     }
     assert_eq!(count, described.len());
 }
+
+#[tokio::test]
+async fn the_socket_is_the_administrator_s_alone_and_replaces_what_an_earlier_daemon_left() {
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let directory = std::env::temp_dir().join(format!("anshin-console-{}-socket", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("api.sock");
+    std::fs::write(&path, "left over").unwrap();
+    let served = path.clone();
+    let node: Arc<dyn anshin_node::control::Control> = FixedNode::new(facts("healthy"));
+    let server = tokio::spawn(async move { crate::serve_unix(&served, node).await });
+    let mut stream = loop {
+        match tokio::net::UnixStream::connect(&path).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    stream
+        .write_all(b"GET /api/v1/services HTTP/1.1\r\nhost: any\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"postgresql\""), "{answer}");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    server.abort();
+    std::fs::remove_dir_all(directory).unwrap();
+}

@@ -147,8 +147,9 @@ pub enum Volume {
 /// `anshin protect`
 #[derive(Debug, Args)]
 pub struct Protect {
-    /// A systemd unit (NAME.service), an OCF agent (ocf:PROVIDER:TYPE), or a program's path with its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// A systemd unit (NAME.service), an OCF agent (ocf:PROVIDER:TYPE), or, after `--`, a program's path with its
+    /// arguments
+    #[arg(required = true)]
     pub program: Vec<String>,
     /// A volume that it stands on
     #[arg(long = "volume", value_name = "VOLUME")]

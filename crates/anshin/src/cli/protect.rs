@@ -56,7 +56,10 @@ fn program(words: &[String], parameters: BTreeMap<String, String>) -> Result<(Pr
         let name = stem.split('@').next().unwrap_or(stem).to_owned();
         return match words.len() {
             1 => Ok((Program::Systemd { unit: first.to_owned() }, name)),
-            _ => bad("a systemd unit takes no arguments".to_owned(), "put options before the unit's name"),
+            _ => bad(
+                "a systemd unit takes no arguments".to_owned(),
+                "give the unit's own options in its unit file",
+            ),
         };
     }
     let path = Path::new(first);

@@ -6,7 +6,8 @@ use super::{
 };
 use anshin_base::ByteSize;
 use anshin_node::view::{
-    DrillReport, Explanation, InitDone, JoinToken, JoinTokenInfo, Reason, ServiceView, VolumeView, age,
+    DrillReport, Explanation, InitDone, JoinToken, JoinTokenInfo, Reason, ResourceView, ServiceView,
+    VolumeView, age,
 };
 
 /// A site was made.
@@ -93,14 +94,22 @@ pub fn service(style: Style, service: &ServiceView) -> String {
                 resource.name.clone(),
                 resource.kind.clone(),
                 resource.state.word().to_owned(),
-                resource.fail_count.to_string(),
-                resource.last_result.clone().unwrap_or_default(),
+                last_result(resource),
             ]
         });
         parts.push(String::new());
-        parts.push(style.table(&["PART", "KIND", "STATE", "FAILURES", "LAST RESULT"], rows.collect()));
+        parts.push(style.table(&["PART", "KIND", "STATE", "LAST RESULT"], rows.collect()));
     }
     parts.join("\n")
+}
+
+fn last_result(resource: &ResourceView) -> String {
+    let failures = match resource.fail_count {
+        0 => None,
+        1 => Some("1 failure".to_owned()),
+        count => Some(format!("{count} failures")),
+    };
+    resource.last_result.clone().into_iter().chain(failures).collect::<Vec<_>>().join(", ")
 }
 
 /// Why something is as it is.

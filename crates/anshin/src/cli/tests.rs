@@ -65,7 +65,8 @@ fn a_new_site_is_taught_the_next_command() {
 
 #[test]
 fn volumes_services_and_nodes_are_shown() {
-    let facts = facts("resyncing");
+    let mut facts = facts("resyncing");
+    facts.services[0].resources[2].fail_count = 2;
     let texts = [
         show::volumes(PLAIN, &facts.volumes),
         show::volume(PLAIN, &facts.volumes[0]),
