@@ -23,7 +23,7 @@ struct Arguments {
 #[derive(clap::Args, Clone)]
 struct Place {
     /// Directory of the lab's state.
-    #[arg(long, default_value = "/tmp/anshin-lab")]
+    #[arg(long, default_value = "/var/tmp/anshin-lab")]
     dir: PathBuf,
 }
 
