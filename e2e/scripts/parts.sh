@@ -9,6 +9,8 @@ licences 5 quick
 advisories 5 quick
 docs 10 quick
 simulator 15 quick
+simulator-proof 10 quick
+browser 10 quick
 fuzz-smoke 10 quick
 build 15 site
 END
@@ -54,7 +56,9 @@ part() {
         licences) deny licenses bans sources ;;
         advisories) advisories ;;
         docs) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps ;;
-        simulator) cargo run --release -p anshin-sim -- --seeds "$([ "$LONG" ] && echo 1000000 || echo 10000)" ;;
+        simulator) cargo run --release -p anshin-sim -- run --seeds "0..$([ "$LONG" ] && echo 1000000 || echo 10000)" --twice 200 ;;
+        simulator-proof) cargo run --release -p anshin-sim -- prove ;;
+        browser) need_packages chromium; cargo nextest run --release -p anshin-console --run-ignored only -E 'test(browser)' ;;
         fuzz-smoke) fuzz_smoke ;;
         build) lab_packages; cargo build --release -p anshin -p anshin-e2e ;;
         bench-volume) bench/volume ;;
