@@ -4,12 +4,14 @@ use anshin_e2e::error::{LabError, Result};
 use anshin_e2e::lab::switch::{self, Way};
 use anshin_e2e::lab::{Lab, forward, machine, node, up};
 use anshin_e2e::probe::program::Program;
+use anshin_e2e::probe::takeover;
 use anshin_e2e::rng::Rng;
-use anshin_e2e::{control, faultdisk, proxy, scenario, site};
+use anshin_e2e::{control, faultdisk, proxy, report, scenario, site};
 use clap::{Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Machines, faults, probers and checks.
 #[derive(Parser)]
@@ -23,7 +25,7 @@ struct Arguments {
 #[derive(clap::Args, Clone)]
 struct Place {
     /// Directory of the lab's state.
-    #[arg(long, default_value = "/tmp/anshin-lab")]
+    #[arg(long, default_value = "/var/tmp/anshin-lab")]
     dir: PathBuf,
 }
 
@@ -176,6 +178,26 @@ enum Command {
     Ctl { socket: PathBuf, words: Vec<String> },
     /// Bring up a site with a protected service on machines of this one, or whatever of it is missing.
     Site(SiteArguments),
+    /// Take a machine away and measure how long until another one holds an address; for comparisons.
+    Takeover {
+        #[command(flatten)]
+        place: Place,
+        /// The machine that holds the address now.
+        node: String,
+        address: IpAddr,
+        /// Unplug it instead of killing it.
+        #[arg(long)]
+        cut: bool,
+        /// Give up after this many seconds.
+        #[arg(long, default_value_t = 60)]
+        limit: u64,
+    },
+    /// Name the machine that holds an address.
+    Holder {
+        #[command(flatten)]
+        place: Place,
+        address: IpAddr,
+    },
     /// Run checks, each on a lab of its own.
     Check(CheckArguments),
     /// List the checks, one per line: name, then what it shows.
@@ -339,6 +361,14 @@ fn run(command: Command) -> Result<ExitCode> {
             faultdisk::fs::serve(&root, &mount, &control, seed)?;
         }
         Command::Ctl { socket, words } => println!("{}", control::ask(&socket, &words.join(" "))?),
+        Command::Takeover { place, node, address, cut, limit } => {
+            let limit = Duration::from_secs(limit);
+            let (alone, both) = takeover::measure(&Lab::existing(&place.dir)?, &node, address, cut, limit)?;
+            println!("address_ms={:.0} both_ms={:.0}", report::ms(alone), report::ms(both));
+        }
+        Command::Holder { place, address } => {
+            println!("{}", takeover::holder(&Lab::existing(&place.dir)?, address)?);
+        }
         Command::Site(arguments) => bring_up(&arguments)?,
         Command::Check(arguments) => return check(&arguments),
         Command::Checks => {

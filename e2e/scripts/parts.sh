@@ -1,0 +1,113 @@
+# The parts of ./test: name, limit in minutes, kind (quick: no site is started; site; long: only in long runs).
+
+parts() {
+    cat <<'END'
+fmt 2 quick
+clippy 15 quick
+unit 20 quick
+licences 5 quick
+advisories 5 quick
+docs 10 quick
+simulator 15 quick
+simulator-proof 10 quick
+browser 10 quick
+fuzz-smoke 10 quick
+build 15 site
+END
+    sed -n 's/^    "\([a-z-]*\)", [0-9]*, [0-9]*, .*/\1 10 site/p' e2e/src/scenario/mod.rs
+    echo "bench-volume 60 long"
+    echo "bench-failover 60 long"
+}
+
+# A change of anything in the tree makes every part due again.
+tree_state() { { git rev-parse HEAD; git status --porcelain; git diff HEAD; } 2>/dev/null | sha256sum | cut -c1-16; }
+
+chosen() { # name kind mode wanted…
+    local name=$1 kind=$2 mode=$3 one; shift 3
+    if [ $# -gt 0 ]; then
+        for one in "$@"; do [ "$one" = "$name" ] && return 0; done
+        return 1
+    fi
+    case $mode in quick) [ "$kind" = quick ] ;; long) true ;; *) [ "$kind" != long ] ;; esac
+}
+
+allowed_skip() { grep -q "^$1 " test-skips.txt; }
+
+reason() { sed -n 's/^.*SKIPPED: *//p' "$KEPT/$1.log" | tail -1; }
+
+# Runs one part under its limit (ten times as long in long runs), its output in a log.
+run_part() { # name limit
+    local limit=$2
+    [ -z "$LONG" ] || limit=$((limit * 10))
+    export LONG KEPT
+    timeout --kill-after=30 "${limit}m" bash -c '. e2e/scripts/common.sh; . e2e/scripts/parts.sh; part "$1"' part "$1" \
+        2>&1 | tee "$KEPT/$1.log" | grep --line-buffered -E "median|maximum|passed|FAILED|SKIPPED|cluster-hours|^[a-z-]+ [0-9]+ " | cut -c1-220
+    return "${PIPESTATUS[0]}"
+}
+
+skip() { echo "SKIPPED: $*"; exit 77; }
+
+part() {
+    set -euo pipefail
+    case $1 in
+        fmt) cargo fmt --all --check ;;
+        clippy) cargo clippy --release --workspace --all-targets -- -D warnings ;;
+        unit) unit ;;
+        licences) deny licenses bans sources ;;
+        advisories) advisories ;;
+        docs) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps ;;
+        simulator) cargo run --release -p anshin-sim -- run --seeds "0..$([ "$LONG" ] && echo 1000000 || echo 10000)" --twice 200 ;;
+        simulator-proof) cargo run --release -p anshin-sim -- prove ;;
+        browser) need_packages chromium; cargo nextest run --release -p anshin-console --run-ignored only -E 'test(browser)' ;;
+        fuzz-smoke) fuzz_smoke ;;
+        build) lab_packages; cargo build --release -p anshin -p anshin-e2e ;;
+        bench-volume) bench/volume ;;
+        bench-failover) bench/failover ;;
+        *) check "$1" ;;
+    esac
+}
+
+unit() {
+    lab_packages
+    cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest || true
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --release --workspace --no-fail-fast
+    else
+        cargo test --release --workspace
+    fi
+}
+
+deny() {
+    cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny || skip "cargo-deny cannot be installed"
+    cargo deny check "$@"
+}
+
+advisories() {
+    cargo deny --version >/dev/null 2>&1 || skip "cargo-deny is not installed"
+    cargo deny fetch db >/dev/null 2>&1 || skip "the advisory database cannot be reached"
+    deny advisories
+}
+
+# Decoders of bytes from networks and disks, on random and on damaged input.
+fuzz_smoke() {
+    PROPTEST_CASES=$([ "$LONG" ] && echo 200000 || echo 5000) cargo nextest run --release --workspace -E 'test(never_panic) + test(decod) + test(garbage)'
+}
+
+lab_packages() {
+    need_packages iproute2 nftables e2fsprogs fuse3 procps curl resource-agents postgresql fio libnbd-bin qemu-utils tcpdump bc
+}
+
+check() {
+    lab_packages
+    [ -x "$(binary anshin)" ] && [ -x "$(binary anshin-lab)" ] || cargo build --release -p anshin -p anshin-e2e
+    local next=()
+    [ "$1" != upgrade ] || next=(--next "$(next_build)")
+    as_root "$(binary anshin-lab)" check "$1" --dir "/var/tmp/anshin-check-$$" --program "$(binary anshin)" \
+        --logs "$KEPT/logs" --rows "$KEPT" "${next[@]}" ${LONG:+--long}
+}
+
+# A second build with a higher version and one more optional message field.
+next_build() {
+    CARGO_TARGET_DIR=$(target)/next cargo build --release --quiet -p anshin --features next >&2
+    echo "$(target)/next/release/anshin"
+}
