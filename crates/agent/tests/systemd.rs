@@ -256,8 +256,7 @@ impl Node {
         let address = format!("unix:path={}", dir.text("bus"));
         let configuration = format!(
             "<busconfig><type>system</type><listen>{address}</listen><auth>EXTERNAL</auth><policy context='default'>\
-             <allow user='*'/><allow own='*'/><allow send_type='method_call'/><allow send_type='signal'/>\
-             <allow receive_type='method_call'/></policy></busconfig>"
+             <allow send_destination='*' eavesdrop='true'/><allow eavesdrop='true'/><allow own='*'/></policy></busconfig>"
         );
         fs::write(dir.path("bus.conf"), configuration).unwrap();
         let mut bus = Command::new("dbus-daemon");

@@ -3,7 +3,7 @@
 use anshin_base::Problem;
 use futures_util::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 use tokio::sync::Mutex;
 use zbus::{
     Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, Type, connection,
@@ -12,6 +12,8 @@ use zbus::{
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+/// How long the bus and systemd may take to answer a call. Jobs are waited for separately.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Signals of other jobs that may arrive between ours being queued and its end: a boot ends hundreds at once.
 const SIGNALS_MAX: usize = 4096;
 
@@ -37,8 +39,9 @@ impl Bus {
         body: &(impl Serialize + DynamicType + Sync),
     ) -> Result<T, Problem> {
         let connection = self.connection().await?;
-        let reply = connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body).await;
-        match reply {
+        let asked = connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body);
+        let reply = tokio::time::timeout(PATIENCE, asked).await;
+        match reply.unwrap_or_else(|_| Err(no_answer())) {
             Ok(reply) => reply.body().deserialize::<T>().map_err(|error| problem(method, &error)),
             Err(error) => {
                 self.forget_broken(&error).await;
@@ -61,16 +64,15 @@ impl Bus {
         interface: &str,
     ) -> Result<std::collections::HashMap<String, OwnedVariant>, Problem> {
         let connection = self.connection().await?;
-        let reply = connection
-            .call_method(
-                Some(SYSTEMD),
-                path.as_ref(),
-                Some("org.freedesktop.DBus.Properties"),
-                "GetAll",
-                &(interface,),
-            )
-            .await
-            .map_err(|error| problem("GetAll", &error))?;
+        let asked = connection.call_method(
+            Some(SYSTEMD),
+            path.as_ref(),
+            Some("org.freedesktop.DBus.Properties"),
+            "GetAll",
+            &(interface,),
+        );
+        let reply = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(no_answer()));
+        let reply = reply.map_err(|error| problem("GetAll", &error))?;
         reply.body().deserialize().map_err(|error| problem("GetAll", &error))
     }
 
@@ -119,7 +121,9 @@ impl Bus {
             Some(address) => connection::Builder::address(address.as_str()),
             None => connection::Builder::system(),
         };
-        let connection = builder.build().await.map_err(|error| {
+        let build = tokio::time::timeout(PATIENCE, builder.build()).await;
+        let build = build.unwrap_or_else(|_| Err(no_answer()));
+        let connection = build.map_err(|error| {
             let message = format!("the system bus cannot be reached: {error}");
             Problem::new("no-systemd", message).hint("units need a node that runs systemd")
         })?;
@@ -136,6 +140,10 @@ impl Bus {
     async fn forget(&self) {
         *self.connection.lock().await = None;
     }
+}
+
+fn no_answer() -> zbus::Error {
+    zbus::Error::Failure(format!("no answer within {} s", PATIENCE.as_secs()))
 }
 
 /// An error of the bus or of systemd as a problem; the code tells those apart that mean something to us.
