@@ -64,12 +64,13 @@ impl Bus {
         interface: &str,
     ) -> Result<std::collections::HashMap<String, OwnedVariant>, Problem> {
         let connection = self.connection().await?;
+        let body = (interface,);
         let asked = connection.call_method(
             Some(SYSTEMD),
             path.as_ref(),
             Some("org.freedesktop.DBus.Properties"),
             "GetAll",
-            &(interface,),
+            &body,
         );
         let reply = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(no_answer()));
         let reply = reply.map_err(|error| problem("GetAll", &error))?;
