@@ -18,7 +18,7 @@ mod request;
 mod tests;
 
 pub use beat::Beat;
-pub use bootstrap::{Bootstrap, Peer, found, join};
+pub use bootstrap::{Bootstrap, Peer, found, join, site_number};
 pub use local::Client;
 pub use process::{Voter, VoterOptions};
 
