@@ -63,7 +63,7 @@ pub enum ToVoter {
     /// accordingly. The last word stands when the daemon is gone; before the first one, and after None, the voter goes
     /// by what the ledger says of services. A group that is missing is left without a primary once it has none.
     Wanted(Option<Wanted>),
-    /// What the node's heartbeats carry for other daemons from now on, at most 64 KiB.
+    /// What the node's heartbeats carry for other daemons from now on, at most 64 KiB; nothing once the daemon is gone.
     Health(Vec<u8>),
     /// Hand leadership of the ledger to this node's voter, if this one leads.
     HandOver {

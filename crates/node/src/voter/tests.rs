@@ -31,7 +31,7 @@ use tokio::{
 };
 
 /// Far longer than anything here takes; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory that goes with the test.
 struct Scratch(PathBuf);

@@ -40,6 +40,11 @@ impl Voter {
         let Some(client) = self.clients.remove(&id) else { return };
         self.requests.forget(id);
         self.changed.reports |= matches!(client.kind, ClientKind::Volume { .. });
+        let is_daemon = |client: &Client| matches!(client.kind, ClientKind::Daemon { .. });
+        if is_daemon(&client) && !self.clients.values().any(is_daemon) {
+            // Nobody speaks for the daemon now; others see that it is gone.
+            self.health.clear();
+        }
     }
 
     /// False if the message makes no sense here.
