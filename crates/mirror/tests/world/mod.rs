@@ -111,7 +111,7 @@ impl World {
             epoch: 1,
             quorate: true,
             highest: BTreeMap::new(),
-            bugs: Bugs::default(),
+            bugs: Bugs,
             dice: None,
             volume_bytes,
             sent: Vec::new(),
