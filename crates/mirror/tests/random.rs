@@ -22,10 +22,10 @@ fn run(count: usize) {
     // ANSHIN_SEED runs one history, ANSHIN_SEEDS more of them.
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("ANSHIN_SEED") {
-        return history(seed, count, Bugs);
+        return history(seed, count, Bugs::default());
     }
     for seed in 0..number("ANSHIN_SEEDS").unwrap_or(40) {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed, count, Bugs)) {
+        if let Err(panic) = std::panic::catch_unwind(|| history(seed, count, Bugs::default())) {
             eprintln!("ANSHIN_SEED={seed} with {count} replicas");
             std::panic::resume_unwind(panic);
         }

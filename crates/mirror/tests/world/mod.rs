@@ -91,7 +91,7 @@ pub struct World {
 pub use anshin_mirror::Bugs;
 #[cfg(not(feature = "bugs"))]
 #[derive(Clone, Copy, Default)]
-pub struct Bugs;
+pub struct Bugs {}
 
 pub fn id(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
@@ -112,7 +112,7 @@ impl World {
             epoch: 1,
             quorate: true,
             highest: BTreeMap::new(),
-            bugs: Bugs,
+            bugs: Bugs::default(),
             dice: None,
             volume_bytes,
             peer_silent: Millis(1000),
