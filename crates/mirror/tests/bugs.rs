@@ -43,7 +43,7 @@ fn skip_grant_wait() {
     world.bugs = Bugs { skip_grant_wait: true, ..Bugs::default() };
     world.bring_in_sync();
     let (ends, first) = world.succession();
-    assert!(first < ends, "nobody saw the rule broken");
+    assert!(first < ends, "nobody saw the rule broken: {ends:?} {first:?} {}", world.dump());
 }
 
 #[test]

@@ -537,7 +537,7 @@ fn r11_a_lease_given_up_need_not_be_waited_out() {
     world.run(100);
     world.promote(1);
     world.run(100);
-    assert_eq!(world.role(1), RoleName::Primary);
+    assert_eq!(world.role(1), RoleName::Primary, "{}", world.dump());
 }
 
 /// Closes: a failed fsync whose retry succeeds, although the data is gone.

@@ -54,11 +54,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// The link is gone. A lease that was granted stands: the grantor waits it out whatever becomes of the link.
     pub fn unlink(&mut self) {
         self.link = None;
         self.part = Part::Off;
         self.sync = None;
-        self.lease_until = Mono(0);
     }
 }
 

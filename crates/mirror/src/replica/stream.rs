@@ -546,16 +546,21 @@ impl Replica {
             });
         if attached {
             self.points(points);
-            let until = self.now.after(self.grant_length());
-            self.granted_until = self.granted_until.max(until);
         }
         let session = self.peers.get(&replica).map(|peer| peer.session);
         let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
-        if primary.is_some_and(|p| p.replica != replica || Some(p.session) != session) {
+        let recorded = primary.is_some_and(|p| p.replica == replica && Some(p.session) == session);
+        // Also not to one that gave up the role: its last request may come late.
+        let granted = attached && recorded;
+        if granted {
+            let until = self.now.after(self.grant_length());
+            self.granted_until = self.granted_until.max(until);
+        }
+        if primary.is_some() && !recorded {
             // It asks as a primary, but another one is recorded (R12).
             self.refuse(link);
         }
         let progress = self.progress_durable;
-        self.send(replica, Message::LeaseGrant { number, granted: attached, progress });
+        self.send(replica, Message::LeaseGrant { number, granted, progress });
     }
 }
