@@ -1,11 +1,13 @@
 //! Following a primary: attaching to its stream and carrying it out in order.
 
+mod attach;
+
 use super::disk::For;
 use super::{Change, Numbered, Replica, Role, extents_of};
 use crate::api::{LinkId, Output};
 use crate::codec::Stamped;
 use crate::layout::{BLOCK, CHUNK, EXTENT};
-use crate::wire::{AttachMode, MAP_EXTENTS_MAX, Message, Points, Range, Seq, WINDOW_MAX};
+use crate::wire::{AttachMode, Message, Points, Range, Seq, WINDOW_MAX};
 use anshin_base::{Generation, ReplicaId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -139,126 +141,6 @@ fn coalesce(mut ranges: Vec<Range>) -> Vec<Range> {
 }
 
 impl Replica {
-    /// A primary asks us to join its stream.
-    pub(super) fn attach(&mut self, link: LinkId, replica: ReplicaId, asked: Asked) {
-        let names_sender =
-            asked.stamp.entry.as_ref().and_then(|entry| entry.primary).is_some_and(|primary| {
-                primary.replica == replica
-                    && self.peers.get(&replica).is_some_and(|peer| peer.session == primary.session)
-            });
-        // R8: an older generation or epoch is refused, with what replaced it.
-        // A newer set under the same primary is no reason: it follows in the stream.
-        let primary_of = |stamp: &Stamped| stamp.entry.as_ref().and_then(|entry| entry.primary);
-        let same = primary_of(self.stamp()) == primary_of(&asked.stamp);
-        if self.stamp().newer_than(&asked.stamp) && !(same && self.stamp().epoch == asked.stamp.epoch) {
-            let stamp = self.stamp().clone();
-            return self.send(replica, Message::Newer(stamp));
-        }
-        if !names_sender {
-            return self.close(link, "an attach by a replica that is not the recorded primary");
-        }
-        if asked.stamp.newer_than(self.stamp()) {
-            self.learn(asked.stamp.clone());
-        }
-        match self.role {
-            Role::Secondary => self.attach_now(link, replica, asked),
-            // R12: only when its device is gone does a deposed primary count as clean.
-            Role::Deposed => self.stream.deferred = Some((link, replica, asked)),
-            Role::Opening | Role::Primary | Role::Failed => {}
-        }
-    }
-
-    pub(super) fn take_deferred_attach(&mut self) {
-        if let Some((link, replica, asked)) = self.stream.deferred.take() {
-            if self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link)) {
-                self.attach(link, replica, asked);
-            }
-        }
-    }
-
-    fn attach_now(&mut self, link: LinkId, replica: ReplicaId, asked: Asked) {
-        let entry = asked.stamp.entry.clone().expect("invariant: the stamp names the sender");
-        let member = entry.holds(self.me());
-        let allowed = match asked.mode {
-            AttachMode::Resume => member && self.stream.reign == asked.reign && self.stream.began,
-            AttachMode::Reconcile => member,
-            AttachMode::Target => true,
-        };
-        if !allowed {
-            return self.close(link, "an attach that does not fit what this replica holds");
-        }
-        if asked.mode != AttachMode::Resume {
-            self.stream.end_reign();
-            self.stream.reign = asked.reign;
-            self.log.forget_wanted();
-        }
-        let mut tracked: BTreeSet<_> = entry.in_sync.keys().copied().collect();
-        tracked.remove(&self.superblock.replica);
-        let mut version = self.superblock_version;
-        if asked.mode == AttachMode::Target {
-            // What is hot here is our own, possibly divergent, tail: the dirty records take it over, so that the
-            // log's entries can from now on speak of this stream alone.
-            for slot in 0..self.maps.len() {
-                if self.superblock.slots[slot].replica.0 != 0 {
-                    self.hot_into(slot);
-                }
-            }
-            self.stream.forget_windows();
-            self.superblock.target = true;
-            version = self.touch_superblock();
-        }
-        self.set_tracked(tracked);
-        if asked.mode != AttachMode::Resume {
-            self.log.renumber();
-        }
-        self.stream.source = Some(Source { link, replica, asked, answer_after: Some(version) });
-    }
-
-    /// Answers an attach once nothing of an earlier stream is on its way to the disk.
-    fn answer_attach(&mut self) {
-        let Some(source) = &self.stream.source else { return };
-        let Some(version) = source.answer_after else { return };
-        let (number, mode, link) = (source.asked.number, source.asked.mode, source.link);
-        let resume = mode == AttachMode::Resume;
-        if self.superblock_durable < version || !(resume || self.disk.idle()) {
-            return;
-        }
-        let replica = source.replica;
-        if let Some(source) = &mut self.stream.source {
-            source.answer_after = None;
-        }
-        let received = if resume { self.stream.received } else { 0 };
-        let window = if mode == AttachMode::Reconcile { self.stream.open_window() } else { Vec::new() };
-        self.out.push(Output::Send { link, message: Message::Attached { number, received, window } });
-        if mode == AttachMode::Target {
-            self.send_map(link, replica, number);
-        }
-    }
-
-    /// Our dirty record towards the source; it includes what was hot (R6).
-    fn send_map(&mut self, link: LinkId, replica: ReplicaId, number: u64) {
-        let slot = self.slot_of(replica);
-        let full = self.superblock.old_image || slot.is_none_or(|slot| self.superblock.slots[slot].full);
-        let mut parts = Vec::new();
-        if let (Some(slot), false) = (slot, full) {
-            let mut extents = Vec::new();
-            for (extent, bits) in self.maps[slot].extents() {
-                extents.push((extent, Box::new(*bits)));
-                if extents.len() == MAP_EXTENTS_MAX {
-                    parts.push(std::mem::take(&mut extents));
-                }
-            }
-            parts.push(extents);
-        } else {
-            parts.push(Vec::new());
-        }
-        let count = parts.len();
-        for (at, extents) in parts.into_iter().enumerate() {
-            let message = Message::MapPart { number, full, last: at + 1 == count, extents };
-            self.out.push(Output::Send { link, message });
-        }
-    }
-
     pub(super) fn stream_link_down(&mut self, link: LinkId) {
         if self.stream.source.as_ref().is_some_and(|source| source.link == link) {
             self.stream.source = None;
@@ -463,11 +345,11 @@ impl Replica {
             self.log.forget_wanted();
         } else if !self.log.starved() {
             self.stream.flush_asked = None;
-        } else if self.stream.flush_asked != Some(durable) {
-            if let Some(source) = self.stream.source() {
-                self.stream.flush_asked = Some(durable);
-                self.send(source, Message::FlushWanted);
-            }
+        } else if self.stream.flush_asked != Some(durable)
+            && let Some(source) = self.stream.source()
+        {
+            self.stream.flush_asked = Some(durable);
+            self.send(source, Message::FlushWanted);
         }
     }
 
@@ -546,16 +428,21 @@ impl Replica {
             });
         if attached {
             self.points(points);
-            let until = self.now.after(self.grant_length());
-            self.granted_until = self.granted_until.max(until);
         }
         let session = self.peers.get(&replica).map(|peer| peer.session);
         let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
-        if primary.is_some_and(|p| p.replica != replica || Some(p.session) != session) {
+        let recorded = primary.is_some_and(|p| p.replica == replica && Some(p.session) == session);
+        // Also not to one that gave up the role: its last request may come late.
+        let granted = attached && recorded;
+        if granted {
+            let until = self.now.after(self.grant_length());
+            self.granted_until = self.granted_until.max(until);
+        }
+        if primary.is_some() && !recorded {
             // It asks as a primary, but another one is recorded (R12).
             self.refuse(link);
         }
         let progress = self.progress_durable;
-        self.send(replica, Message::LeaseGrant { number, granted: attached, progress });
+        self.send(replica, Message::LeaseGrant { number, granted, progress });
     }
 }
