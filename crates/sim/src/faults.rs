@@ -4,6 +4,7 @@ use crate::world::{At, Event, MS, World};
 
 /// One fault.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variants say it")]
 pub enum Fault {
     /// Nodes lose power, and come back later.
     PowerLoss { nodes: Vec<At>, back: Vec<u64> },

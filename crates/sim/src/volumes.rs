@@ -280,8 +280,9 @@ impl World {
                 self.count("serves");
                 if let Some(volume) = &mut self.nodes[at].volume {
                     volume.serving = Some(generation.0);
-                    let status = volume.replica.status();
-                    self.oracles.i5.serves(at, &status);
+                    if let Some(status) = volume.replica.status() {
+                        self.oracles.i5.serves(at, &status);
+                    }
                 }
                 self.client_attach(at, start, generation.0);
             }

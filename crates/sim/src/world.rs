@@ -25,6 +25,7 @@ pub type At = usize;
 
 /// Something that happens at a time. Events for a process carry its incarnation: those of a dead one are dropped.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variants say it")]
 pub enum Event {
     /// The voter process's timer.
     VoterTick { at: At, start: u64 },
@@ -71,8 +72,10 @@ pub enum Event {
 /// A node's own clock: an offset and a drift against the world's.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    offset: u64,
-    drift_ppm: i64,
+    /// What it shows at the world's beginning.
+    pub offset: u64,
+    /// How much it gains, in millionths.
+    pub drift_ppm: i64,
 }
 
 impl Clock {
