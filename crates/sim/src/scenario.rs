@@ -91,6 +91,7 @@ impl Scenario {
     #[must_use]
     pub fn vary(mut self, rng: &mut Rng) -> Self {
         self.faults = 1 + rng.index(self.faults);
+        self.faults_until = rng.between(5_000, 12_000) * MS;
         self.total_loss = rng.permille(500);
         // Small volumes are written densely; large ones make the activity log change extents.
         self.volume_bytes = match rng.below(4) {

@@ -63,6 +63,8 @@ pub enum Event {
     Power { at: At },
     /// The client stops.
     Quiet,
+    /// Has everything converged already?
+    Probe,
     /// The faults are over.
     Heal,
     /// The run ends.
@@ -217,6 +219,7 @@ impl World {
                 break;
             }
         }
+        self.describe();
     }
 
     /// Puts an event into the queue.
@@ -273,6 +276,7 @@ impl World {
             Event::Continue { at } => self.continue_node(at),
             Event::Power { at } => self.power(at),
             Event::Quiet => self.client.stopped = true,
+            Event::Probe => self.probe(),
             Event::Heal => self.heal(),
             Event::End => {
                 self.ended = true;
