@@ -169,10 +169,10 @@ impl Replica {
     }
 
     pub(super) fn take_deferred_attach(&mut self) {
-        if let Some((link, replica, asked)) = self.stream.deferred.take() {
-            if self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link)) {
-                self.attach(link, replica, asked);
-            }
+        if let Some((link, replica, asked)) = self.stream.deferred.take()
+            && self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link))
+        {
+            self.attach(link, replica, asked);
         }
     }
 
@@ -463,11 +463,11 @@ impl Replica {
             self.log.forget_wanted();
         } else if !self.log.starved() {
             self.stream.flush_asked = None;
-        } else if self.stream.flush_asked != Some(durable) {
-            if let Some(source) = self.stream.source() {
-                self.stream.flush_asked = Some(durable);
-                self.send(source, Message::FlushWanted);
-            }
+        } else if self.stream.flush_asked != Some(durable)
+            && let Some(source) = self.stream.source()
+        {
+            self.stream.flush_asked = Some(durable);
+            self.send(source, Message::FlushWanted);
         }
     }
 
