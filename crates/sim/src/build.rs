@@ -50,6 +50,7 @@ pub fn nodes(world: &mut World) {
             voter: None,
             volume: None,
             lease: None,
+            saved: None,
         });
         let delay = world.rng.below(100 * MS);
         world.after(delay, Event::StartVoter { at });

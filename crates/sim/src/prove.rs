@@ -48,10 +48,14 @@ pub const BUGS: [Bug; 13] = [
         set: |set| set.mirror.complete_before_removal = true,
     },
     Bug { name: "write-before-log", scenario: "pair", set: |set| set.mirror.write_before_log = true },
-    Bug { name: "trust-old-image", scenario: "pair", set: |set| set.mirror.trust_old_image = true },
+    Bug { name: "trust-old-image", scenario: "images", set: |set| set.mirror.trust_old_image = true },
     Bug { name: "promote-unseen", scenario: "pair", set: |set| set.coordinator.promote_unseen = true },
     Bug { name: "stale-read", scenario: "pair", set: |set| set.coordinator.stale_read = true },
-    Bug { name: "promote-old-image", scenario: "pair", set: |set| set.coordinator.promote_old_image = true },
+    Bug {
+        name: "promote-old-image",
+        scenario: "images",
+        set: |set| set.coordinator.promote_old_image = true,
+    },
 ];
 
 /// The bug of that name.

@@ -32,6 +32,8 @@ pub struct Scenario {
     pub faults: usize,
     /// Whether power losses hit several nodes at once.
     pub total_loss: bool,
+    /// Whether replicas' disks are replaced by older copies of themselves (R7).
+    pub images: bool,
     /// Size of the volume in bytes; varied by seed.
     pub volume_bytes: u64,
     /// Bugs switched on.
@@ -39,10 +41,11 @@ pub struct Scenario {
 }
 
 /// Every scenario by name.
-pub const SCENARIOS: [Scenario; 3] = [
+pub const SCENARIOS: [Scenario; 4] = [
     Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, ..PAIR },
     PAIR,
     Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
+    Scenario { name: "images", images: true, ..PAIR },
 ];
 
 const PAIR: Scenario = Scenario {
@@ -54,6 +57,7 @@ const PAIR: Scenario = Scenario {
     converge: 25_000 * MS,
     faults: 6,
     total_loss: true,
+    images: false,
     volume_bytes: 1 << 20,
     bugs: BugSet {
         mirror: NO_BUGS,

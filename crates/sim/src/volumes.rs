@@ -294,8 +294,8 @@ impl World {
             MirrorEvent::Demoted => self.client_detach(at, start),
             MirrorEvent::ResyncDone { .. } => self.count("resyncs"),
             MirrorEvent::OldImage { replica, presented, seen } => {
-                let what = format!("node {at} takes {replica} for an old image ({presented} < {seen})");
-                self.oracles.i10.violate(&what);
+                self.count("old images seen");
+                self.oracles.i10.old_image(at, replica, presented, seen);
             }
             MirrorEvent::Failed { why } => {
                 self.count("failed replicas");
@@ -343,6 +343,7 @@ impl World {
         if !power {
             for area in &mut self.nodes[at].areas {
                 area.process_died(&mut self.rng);
+                area.reopen_after_failure(&mut self.rng);
             }
         }
     }

@@ -118,6 +118,8 @@ pub struct Node {
     pub ledger: [Disk; 2],
     /// The replica's data and metadata areas.
     pub areas: [Disk; 2],
+    /// Yesterday's copy of the areas.
+    pub saved: Option<[Disk; 2]>,
     /// The voter process.
     pub voter: Option<VoterProcess>,
     /// The volume process.
