@@ -113,3 +113,43 @@ impl Detector {
         &self.heard
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn at(ms: u64) -> Mono {
+        Mono(0).after(Millis(ms))
+    }
+
+    fn sign(start: u64, sequence: u64) -> Sign {
+        Sign { node: NODE, start, sequence, reports: Vec::new() }
+    }
+
+    #[test]
+    fn nobody_is_dead_before_the_detector_has_listened_long_enough() {
+        let detector = Detector::new(at(0), Millis(1_000));
+        assert!(!detector.alive(at(500), NODE) && !detector.dead(at(500), NODE));
+        assert!(detector.dead(at(1_000), NODE));
+    }
+
+    #[test]
+    fn silence_is_judged_from_the_newest_sign() {
+        let mut detector = Detector::new(at(0), Millis(1_000));
+        assert!(detector.hear(at(900), sign(7, 2)));
+        assert!(!detector.hear(at(950), sign(7, 1)), "an older one over a relay");
+        assert!(detector.alive(at(1_899), NODE));
+        assert!(detector.dead(at(1_900), NODE));
+    }
+
+    #[test]
+    fn a_detector_that_stood_still_accuses_nobody() {
+        let mut detector = Detector::new(at(0), Millis(1_000));
+        detector.hear(at(100), sign(7, 1));
+        detector.stood_still(at(9_000));
+        assert!(!detector.dead(at(9_500), NODE));
+        assert!(detector.dead(at(10_000), NODE));
+    }
+}

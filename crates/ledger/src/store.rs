@@ -123,3 +123,29 @@ fn preallocate(path: &Path, bytes: u64) -> io::Result<File> {
     file.sync_all()?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Engine, Settings,
+        log::{Identity, RecoverError},
+    };
+    use anshin_base::{LedgerEpoch, Mono, NodeId, VoterId};
+
+    #[test]
+    fn a_founded_ledger_opens_again_and_an_absent_one_is_named() {
+        let directory = std::env::temp_dir().join(format!("anshin-ledger-test-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let absent = FileStore::open(&directory);
+        assert!(matches!(absent, Err(StoreError::Recover(RecoverError::Empty))));
+        let identity = Identity { site: 1, node: NodeId(1), voter: VoterId(1), epoch: LedgerEpoch(1) };
+        let ops = Engine::found(identity, 64 << 10).unwrap();
+        FileStore::create(&directory, 64 << 10, &ops).unwrap();
+        let (_store, recovered) = FileStore::open(&directory).unwrap();
+        let settings = Settings::new(VoterId(1), LedgerEpoch(1), 9, false);
+        let engine = Engine::open(Mono(0), settings, recovered).unwrap();
+        assert_eq!(engine.members().voters, [VoterId(1)]);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -50,6 +50,7 @@ pub fn nodes(world: &mut World) {
             voter: None,
             volume: None,
             lease: None,
+            saved: None,
         });
         let delay = world.rng.below(100 * MS);
         world.after(delay, Event::StartVoter { at });
@@ -62,6 +63,8 @@ pub fn nodes(world: &mut World) {
     }
     crate::faults::plan(world);
     world.at(scenario.faults_until, Event::Heal);
+    world.at(scenario.faults_until + 2_000 * MS, Event::Probe);
+    // The last moment: whoever has not converged by then is stopped and judged as it stands.
     let end = scenario.faults_until + scenario.converge;
     world.at(end - crate::finish::QUIET, Event::Quiet);
     world.at(end, Event::End);

@@ -125,7 +125,7 @@ impl World {
         let Some(attached) = self.client.attached.filter(|attached| attached.number == number) else {
             return;
         };
-        let pause = if self.rng.permille(50) { self.rng.below(400 * MS) } else { self.rng.below(30 * MS) };
+        let pause = if self.rng.permille(50) { self.rng.below(600 * MS) } else { self.rng.below(40 * MS) };
         self.after(pause, Event::Client { attached: number });
         if self.client.stopped || self.client.open.len() >= DEPTH {
             return;

@@ -158,6 +158,28 @@ impl Disk {
         }
     }
 
+    /// The owner starts anew after a failed flush. It must read the disk and not a cache of it (direct I/O, or the
+    /// page cache dropped first): what the failed flush covered is old, new or torn from now on, as the disk has it.
+    pub fn reopen_after_failure(&mut self, rng: &mut Rng) {
+        let mut truth = self.durable.clone();
+        let mut kept = Vec::new();
+        for write in std::mem::take(&mut self.pending) {
+            if !write.poisoned {
+                truth.write(write.offset, &write.bytes);
+                kept.push(write);
+                continue;
+            }
+            for (at, sector) in write.bytes.chunks(512).enumerate() {
+                if rng.permille(500) {
+                    truth.write(write.offset + at * 512, sector);
+                    self.durable.write(write.offset + at * 512, sector);
+                }
+            }
+        }
+        self.pending = kept;
+        self.current = truth;
+    }
+
     /// The process died: writes under way may or may not have been taken; the cache stays.
     pub fn process_died(&mut self, rng: &mut Rng) {
         let mut kept = Vec::new();

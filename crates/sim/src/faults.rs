@@ -4,6 +4,7 @@ use crate::world::{At, Event, MS, World};
 
 /// One fault.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variants say it")]
 pub enum Fault {
     /// Nodes lose power, and come back later.
     PowerLoss { nodes: Vec<At>, back: Vec<u64> },
@@ -23,6 +24,10 @@ pub enum Fault {
     Loss { permille: u64 },
     /// The next flush of a volume process fails.
     FlushFails { at: At },
+    /// A copy of a replica is put aside.
+    SaveImage { at: At },
+    /// The node loses power, and its replica comes back as the copy put aside.
+    RestoreImage { at: At, back: u64 },
 }
 
 /// Makes the plan of a world from its seed.
@@ -33,6 +38,14 @@ pub fn plan(world: &mut World) {
         let from = if world.rng.permille(800) { 1_500 * MS } else { 0 };
         let time = world.rng.between(from, until - 500 * MS);
         choose(world, time, until);
+    }
+    if world.scenario.images {
+        let at = world.rng.index(world.scenario.data);
+        let save = world.rng.between(500 * MS, until / 2);
+        let restore = world.rng.between(save + 500 * MS, until - 100 * MS);
+        let back = world.rng.between(50 * MS, 2_000 * MS);
+        add(world, save, Fault::SaveImage { at });
+        add(world, restore, Fault::RestoreImage { at, back });
     }
 }
 
@@ -137,6 +150,14 @@ impl World {
             }
             Fault::BreakLinks => self.links.ids().into_iter().for_each(|id| self.link_break(id)),
             Fault::Loss { permille } => self.network.loss_permille = permille,
+            Fault::SaveImage { at } => {
+                let mut copy = self.nodes[at].areas.clone();
+                for disk in &mut copy {
+                    disk.power_lost(&mut self.rng);
+                }
+                self.nodes[at].saved = Some(copy);
+            }
+            Fault::RestoreImage { at, back } => self.restore_image(at, back),
             Fault::FlushFails { at } => {
                 if let Some(volume) = &mut self.nodes[at].volume {
                     volume.flush_fails = true;
@@ -144,6 +165,24 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Puts the copy in place, if that is within what must be tolerated: another member of the set has its own disk.
+    fn restore_image(&mut self, at: At, back: u64) {
+        let own = self.nodes[at].replica;
+        let others = self
+            .oracles
+            .i1
+            .newest()
+            .is_some_and(|entry| entry.in_sync.keys().any(|replica| Some(*replica) != own));
+        let Some(saved) = self.nodes[at].saved.take().filter(|_| others) else { return };
+        self.lose_power(at);
+        self.nodes[at].areas = saved;
+        if let Some(replica) = own {
+            self.oracles.i10.expect_image(replica);
+        }
+        self.count("old images placed");
+        self.after(back, Event::Power { at });
     }
 
     /// Everything on the node stops at this instant, and its disks lose what was not flushed.

@@ -179,6 +179,7 @@ impl World {
                     self.links.all.remove(&id);
                 }
                 if was {
+                    self.trace.line(now, || format!("node {at}: link {id} down"));
                     self.volume_input(at, start, Input::LinkDown { link: LinkId(id) });
                 }
             }
@@ -214,6 +215,8 @@ impl World {
                 let running = self.nodes[at].volume.as_ref().is_some_and(|volume| volume.start == start);
                 own.open = running;
                 if running {
+                    let now = self.now;
+                    self.trace.line(now, || format!("node {at}: link {id} up"));
                     self.volume_input(at, start, Input::LinkUp { link: LinkId(id) });
                 } else {
                     self.link_break(id);

@@ -31,27 +31,31 @@ impl Bug {
 
 /// Every bug.
 pub const BUGS: [Bug; 13] = [
-    Bug { name: "acknowledge-alone", scenario: "pair", set: |set| set.mirror.acknowledge_alone = true },
-    Bug { name: "cool-early", scenario: "pair", set: |set| set.mirror.cool_early = true },
+    Bug { name: "acknowledge-alone", scenario: "three", set: |set| set.mirror.acknowledge_alone = true },
+    Bug { name: "cool-early", scenario: "extents", set: |set| set.mirror.cool_early = true },
     Bug { name: "skip-reconciliation", scenario: "three", set: |set| set.mirror.skip_reconciliation = true },
-    Bug { name: "skip-grant-wait", scenario: "pair", set: |set| set.mirror.skip_grant_wait = true },
+    Bug { name: "skip-grant-wait", scenario: "three", set: |set| set.mirror.skip_grant_wait = true },
     Bug {
         name: "clear-dirty-at-connect",
-        scenario: "pair",
+        scenario: "three",
         set: |set| set.mirror.clear_dirty_at_connect = true,
     },
-    Bug { name: "accept-old-session", scenario: "pair", set: |set| set.mirror.accept_old_session = true },
-    Bug { name: "forget-peer-hot", scenario: "pair", set: |set| set.mirror.forget_peer_hot = true },
+    Bug { name: "accept-old-session", scenario: "three", set: |set| set.mirror.accept_old_session = true },
+    Bug { name: "forget-peer-hot", scenario: "extents", set: |set| set.mirror.forget_peer_hot = true },
     Bug {
         name: "complete-before-removal",
-        scenario: "pair",
+        scenario: "three",
         set: |set| set.mirror.complete_before_removal = true,
     },
-    Bug { name: "write-before-log", scenario: "pair", set: |set| set.mirror.write_before_log = true },
-    Bug { name: "trust-old-image", scenario: "pair", set: |set| set.mirror.trust_old_image = true },
-    Bug { name: "promote-unseen", scenario: "pair", set: |set| set.coordinator.promote_unseen = true },
-    Bug { name: "stale-read", scenario: "pair", set: |set| set.coordinator.stale_read = true },
-    Bug { name: "promote-old-image", scenario: "pair", set: |set| set.coordinator.promote_old_image = true },
+    Bug { name: "write-before-log", scenario: "extents", set: |set| set.mirror.write_before_log = true },
+    Bug { name: "trust-old-image", scenario: "images", set: |set| set.mirror.trust_old_image = true },
+    Bug { name: "promote-unseen", scenario: "three", set: |set| set.coordinator.promote_unseen = true },
+    Bug { name: "stale-read", scenario: "three", set: |set| set.coordinator.stale_read = true },
+    Bug {
+        name: "promote-old-image",
+        scenario: "images",
+        set: |set| set.coordinator.promote_old_image = true,
+    },
 ];
 
 /// The bug of that name.

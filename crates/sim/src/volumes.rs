@@ -280,8 +280,9 @@ impl World {
                 self.count("serves");
                 if let Some(volume) = &mut self.nodes[at].volume {
                     volume.serving = Some(generation.0);
-                    let status = volume.replica.status();
-                    self.oracles.i5.serves(at, &status);
+                    if let Some(status) = volume.replica.status() {
+                        self.oracles.i5.serves(at, &status);
+                    }
                 }
                 self.client_attach(at, start, generation.0);
             }
@@ -293,8 +294,8 @@ impl World {
             MirrorEvent::Demoted => self.client_detach(at, start),
             MirrorEvent::ResyncDone { .. } => self.count("resyncs"),
             MirrorEvent::OldImage { replica, presented, seen } => {
-                let what = format!("node {at} takes {replica} for an old image ({presented} < {seen})");
-                self.oracles.i10.violate(&what);
+                self.count("old images seen");
+                self.oracles.i10.old_image(at, replica, presented, seen);
             }
             MirrorEvent::Failed { why } => {
                 self.count("failed replicas");
@@ -342,6 +343,7 @@ impl World {
         if !power {
             for area in &mut self.nodes[at].areas {
                 area.process_died(&mut self.rng);
+                area.reopen_after_failure(&mut self.rng);
             }
         }
     }

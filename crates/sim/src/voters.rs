@@ -177,11 +177,15 @@ impl World {
     /// A sign of life arrived.
     pub fn voter_heard(&mut self, at: At, sign: Sign) {
         let now = self.local(at);
-        let Some(voter) = &mut self.nodes[at].voter else { return };
+        let Some(mut voter) = self.nodes[at].voter.as_mut() else { return };
         let reports = sign.reports.clone();
         if voter.detector.hear(now, sign) {
             for report in reports {
-                self.engine(at, Input::Report(report));
+                if voter.engine.highest(report.replica) != report.progress {
+                    self.engine(at, Input::Report(report));
+                }
+                let Some(again) = self.nodes[at].voter.as_mut() else { return };
+                voter = again;
             }
         }
     }
@@ -483,15 +487,16 @@ impl World {
         let state = voter.engine.state();
         let known = state.groups.get(&GROUP);
         let index = known.map_or(LedgerIndex(0), |known| known.index);
-        let places = state.places(GROUP);
-        let highest: Vec<_> =
-            places.iter().map(|place| (place.replica, voter.engine.highest(place.replica))).collect();
         let quorate = voter.engine.quorate();
-        let sum = highest.iter().map(|(_, highest)| highest).sum();
+        let replicas = (0..self.scenario.data).map(crate::build::replica_id);
+        let sum = replicas.map(|replica| voter.engine.highest(replica)).sum();
         if voter.told == Some((index, quorate, sum, volume)) {
             return;
         }
         voter.told = Some((index, quorate, sum, volume));
+        let places = state.places(GROUP);
+        let highest =
+            places.iter().map(|place| (place.replica, voter.engine.highest(place.replica))).collect();
         let entry = known.map(|known| known.entry.clone());
         let message = Box::new(FromVoter::View { epoch: EPOCH, index, entry, places, highest, quorate });
         let start = voter.start;

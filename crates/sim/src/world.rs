@@ -25,6 +25,7 @@ pub type At = usize;
 
 /// Something that happens at a time. Events for a process carry its incarnation: those of a dead one are dropped.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variants say it")]
 pub enum Event {
     /// The voter process's timer.
     VoterTick { at: At, start: u64 },
@@ -62,6 +63,8 @@ pub enum Event {
     Power { at: At },
     /// The client stops.
     Quiet,
+    /// Has everything converged already?
+    Probe,
     /// The faults are over.
     Heal,
     /// The run ends.
@@ -71,8 +74,10 @@ pub enum Event {
 /// A node's own clock: an offset and a drift against the world's.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    offset: u64,
-    drift_ppm: i64,
+    /// What it shows at the world's beginning.
+    pub offset: u64,
+    /// How much it gains, in millionths.
+    pub drift_ppm: i64,
 }
 
 impl Clock {
@@ -113,6 +118,8 @@ pub struct Node {
     pub ledger: [Disk; 2],
     /// The replica's data and metadata areas.
     pub areas: [Disk; 2],
+    /// Yesterday's copy of the areas.
+    pub saved: Option<[Disk; 2]>,
     /// The voter process.
     pub voter: Option<VoterProcess>,
     /// The volume process.
@@ -214,6 +221,7 @@ impl World {
                 break;
             }
         }
+        self.describe();
     }
 
     /// Puts an event into the queue.
@@ -270,6 +278,7 @@ impl World {
             Event::Continue { at } => self.continue_node(at),
             Event::Power { at } => self.power(at),
             Event::Quiet => self.client.stopped = true,
+            Event::Probe => self.probe(),
             Event::Heal => self.heal(),
             Event::End => {
                 self.ended = true;

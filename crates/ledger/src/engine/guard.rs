@@ -71,7 +71,8 @@ fn append(raft: &Raft<Memory>, message: &Message) -> Result<(), Unsafe> {
     }
     let log = &raft.raft_log;
     // Raft commits up to the end of what matches; a conflict below the commit index would be two decisions.
-    if message.index >= log.committed {
+    // Raft itself ignores the entries of a former leader.
+    if message.index >= log.committed || message.term < raft.term {
         return Ok(());
     }
     let committed = message.get_entries().iter().take_while(|entry| entry.index <= log.committed);

@@ -20,3 +20,6 @@ pub use core::{Engine, OpenError};
 pub use message::{Attest, Body, Envelope, MessageError, Refusal};
 pub use peers::Seen;
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,51 @@ impl Peers {
         self.changed.retain(|changed| *changed != voter);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: VoterId = VoterId(2);
+
+    fn start(incarnation: u64, term: u64, last: u64) -> Attest {
+        Attest { incarnation, term, last }
+    }
+
+    /// A peer in its first start that confirmed entry 10 in term 3, of which 8 are committed.
+    fn known() -> Peers {
+        let mut peers = Peers::default();
+        assert_eq!(peers.judge(PEER, &start(1, 2, 5)), Verdict::Accept);
+        peers.term(PEER, 3);
+        peers.confirmed(PEER, 3, 10, 8);
+        peers
+    }
+
+    #[test]
+    fn a_voter_that_kept_everything_is_accepted_again() {
+        assert_eq!(known().judge(PEER, &start(2, 3, 10)), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_voter_that_forgot_its_term_or_entries_is_expelled_for_good() {
+        for less in [start(2, 2, 10), start(2, 3, 9), start(2, 4, 7)] {
+            let mut peers = known();
+            assert_eq!(peers.judge(PEER, &less), Verdict::Expelled { first: true }, "{less:?}");
+            assert_eq!(peers.judge(PEER, &less), Verdict::Expelled { first: false }, "{less:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_later_leader_took_away_is_not_missed() {
+        // Entries 9 and 10 were never committed; the leader of term 4 replaced them.
+        assert_eq!(known().judge(PEER, &start(2, 4, 8)), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_message_of_an_earlier_start_that_comes_late_accuses_nobody() {
+        let mut peers = known();
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10)), Verdict::Accept);
+        assert_eq!(peers.judge(PEER, &start(1, 2, 5)), Verdict::Late);
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10)), Verdict::Accept);
+    }
+}

@@ -1,0 +1,28 @@
+//! A few seeds of every scenario; `anshin-sim run` runs as many as wanted.
+
+use anshin_sim::{prove, run, scenario::SCENARIOS, scenario::Scenario};
+
+#[test]
+fn no_scenario_violates_anything_in_its_first_seeds() {
+    for scenario in SCENARIOS {
+        for seed in 0..15 {
+            let report = run::seed(seed, scenario, false);
+            assert_eq!(report.violations, [""; 0], "anshin-sim run --scenario {} --seed {seed}", scenario.name);
+        }
+    }
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    let scenario = Scenario::named("pair").unwrap();
+    let hashes: Vec<u64> = (0..4).map(|seed| run::seed(seed, scenario, false).hash).collect();
+    let again: Vec<u64> = (0..4).map(|seed| run::seed(seed, scenario, true).hash).collect();
+    assert_eq!(hashes, again);
+    assert_ne!(hashes[0], hashes[1]);
+}
+
+#[test]
+fn a_primary_that_acknowledges_alone_is_found() {
+    let bug = prove::bug("acknowledge-alone").unwrap();
+    assert!(prove::find(&bug, 0, 50, 1).is_some());
+}
