@@ -29,8 +29,8 @@ pub(crate) struct ActivityLog {
     /// Number of the newest record begun; 0 if none was ever written.
     sequence: u64,
     hot: BTreeMap<u32, Hot>,
-    /// Extents that writes wait for.
-    wanted: BTreeSet<u32>,
+    /// Extents that writes wait for; true for those that may go beyond the usual number.
+    wanted: BTreeMap<u32, bool>,
     /// Extents in the record that is being written.
     entering: BTreeSet<u32>,
     uses: u64,
@@ -83,6 +83,11 @@ impl ActivityLog {
         self.starved
     }
 
+    /// Not even what is urgent finds room: the follower's log is too small for its primary's.
+    pub fn overrun(&self) -> bool {
+        self.starved && self.wanted.values().any(|urgent| *urgent)
+    }
+
     pub fn contains(&self, extent: u32) -> bool {
         self.hot.contains_key(&extent)
     }
@@ -92,13 +97,14 @@ impl ActivityLog {
         self.hot.keys().copied()
     }
 
-    /// Whether the extent is hot; if not, it is wanted from now on.
-    pub fn want(&mut self, extent: u32) -> bool {
+    /// Whether the extent is hot; if not, it is wanted from now on. `urgent` may go beyond the usual number of hot
+    /// extents: what a follower must do, because the cooling of others waits for it.
+    pub fn want(&mut self, extent: u32, urgent: bool) -> bool {
         if self.hot.contains_key(&extent) {
             return true;
         }
         if !self.entering.contains(&extent) {
-            self.wanted.insert(extent);
+            *self.wanted.entry(extent).or_default() |= urgent;
         }
         false
     }
@@ -124,15 +130,14 @@ impl ActivityLog {
         self.starved = false;
     }
 
-    /// The next record, if one is needed. `durable` is the number of the newest flush that everyone confirmed;
-    /// `urgent` allows more than the usual number of extents (see [`Layout::hot_hard`]).
-    pub fn begin(&mut self, durable: Seq, urgent: bool) -> Option<Transaction> {
-        self.wanted.retain(|extent| !self.hot.contains_key(extent));
+    /// The next record, if one is needed. `durable` is the number of the newest flush that everyone confirmed.
+    pub fn begin(&mut self, durable: Seq) -> Option<Transaction> {
+        self.wanted.retain(|extent, _| !self.hot.contains_key(extent));
         self.starved &= !self.wanted.is_empty();
         if self.wanted.is_empty() || !self.entering.is_empty() {
             return None;
         }
-        let room = if urgent { self.layout.hot_hard() } else { self.layout.hot_extents } as usize;
+        let (usual, hard) = (self.layout.hot_extents as usize, self.layout.hot_hard() as usize);
         let mut coolable: Vec<(u64, u32)> = self
             .hot
             .iter()
@@ -140,15 +145,21 @@ impl ActivityLog {
             .map(|(extent, hot)| (hot.used, *extent))
             .collect();
         coolable.sort_unstable();
-        let excess = (self.hot.len() + self.wanted.len()).saturating_sub(room);
+        let excess = (self.hot.len() + self.wanted.len()).saturating_sub(usual);
         let cooled: Vec<u32> = coolable.into_iter().take(excess).map(|(_, extent)| extent).collect();
         for extent in &cooled {
             self.hot.remove(extent);
         }
-        while self.hot.len() + self.entering.len() < room {
-            let Some(extent) = self.wanted.pop_first() else { break };
-            self.entering.insert(extent);
-        }
+        let mut named = self.hot.len();
+        let entering = &mut self.entering;
+        self.wanted.retain(|extent, urgent| {
+            let room = named < if *urgent { hard } else { usual };
+            if room {
+                entering.insert(*extent);
+                named += 1;
+            }
+            !room
+        });
         self.starved = !self.wanted.is_empty();
         if self.entering.is_empty() && cooled.is_empty() { None } else { Some(self.record(cooled)) }
     }
@@ -231,21 +242,18 @@ mod tests {
     fn an_extent_with_a_write_newer_than_the_confirmed_flush_stays_hot() {
         let mut log = ActivityLog::new(layout());
         for extent in 0..7 {
-            assert!(!log.want(extent));
+            assert!(!log.want(extent, false));
         }
-        assert!(log.begin(0, false).unwrap().cooled.is_empty());
+        assert!(log.begin(0).unwrap().cooled.is_empty());
         log.commit();
         for extent in 0..7 {
-            assert!(log.want(extent));
+            assert!(log.want(extent, false));
             log.tag(extent, u64::from(extent) + 1);
         }
-        log.want(7);
-        assert!(
-            log.begin(1, false).is_none(),
-            "extent 0 was last written by 1, and flush 1 does not cover it"
-        );
+        log.want(7, false);
+        assert!(log.begin(1).is_none(), "extent 0 was last written by 1, and flush 1 does not cover it");
         assert!(log.starved());
-        assert_eq!(log.begin(2, false).unwrap().cooled, [0]);
+        assert_eq!(log.begin(2).unwrap().cooled, [0]);
         log.commit();
         assert!(log.contains(7) && !log.contains(0));
     }
@@ -257,11 +265,11 @@ mod tests {
         for round in 0..20 {
             let before = ActivityLog::load(layout(), &ring).1;
             assert_eq!(before, log.extents().collect());
-            log.want(round);
-            let transaction = log.begin(u64::MAX, false).unwrap();
-            // Torn in the middle of its table.
+            log.want(round, false);
+            let transaction = log.begin(u64::MAX).unwrap();
+            // Torn before its checksum.
             let mut torn = ring.clone();
-            put(&mut torn, &transaction, 66);
+            put(&mut torn, &transaction, 20);
             if before.is_empty() {
                 assert!(!ActivityLog::load(layout(), &torn).0.virgin());
             }
@@ -290,12 +298,12 @@ mod tests {
             let (mut seq, mut durable) = (1, 0);
             for (extent, lag) in ops {
                 seq += 1;
-                if log.want(extent) {
+                if log.want(extent, false) {
                     log.tag(extent, seq);
-                } else if let Some(transaction) = log.begin(durable, false) {
+                } else if let Some(transaction) = log.begin(durable) {
                     put(&mut ring, &transaction, usize::MAX);
                     log.commit();
-                    if log.want(extent) {
+                    if log.want(extent, false) {
                         log.tag(extent, seq);
                     }
                 }

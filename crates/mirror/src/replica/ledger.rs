@@ -89,17 +89,18 @@ impl Replica {
         let mine = self.superblock.replica;
         let seen = view.highest.iter().filter(|(replica, _)| *replica == mine).map(|(_, seen)| *seen).max();
         self.superblock.presented = None;
-        self.touch_superblock();
+        self.checked_version = Some(self.touch_superblock());
         if let Some(seen) = seen.filter(|seen| *seen > presented && !self.bugs.trust_old_image()) {
             self.old_image(seen);
         }
-        self.greet_all();
     }
 
     /// This replica was found to be older than itself (R7): it may lack anything, towards anyone.
     pub(super) fn old_image(&mut self, seen: u64) {
         let (replica, presented) = (self.superblock.replica, self.progress_loaded);
-        self.event(Event::OldImage { replica, presented, seen });
+        if !self.superblock.old_image {
+            self.event(Event::OldImage { replica, presented, seen });
+        }
         self.superblock.old_image = true;
         self.superblock.progress = self.superblock.progress.max(seen) + 1;
         for slot in 0..self.maps.len() {
@@ -126,7 +127,7 @@ impl Replica {
             session: self.config.session,
             // Until it was checked, nothing higher than what the disk presented: else our own word would hide
             // that others had seen more (R7).
-            progress: self.superblock.presented.unwrap_or(self.progress_durable),
+            progress: if self.checked { self.progress_durable } else { self.progress_loaded },
             promotable: self.promotable(),
             ledger_index: self.stamp().index,
         };

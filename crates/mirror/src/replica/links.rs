@@ -85,7 +85,7 @@ impl Replica {
 
     /// Whether we may show ourselves: open, and our progress was checked against what others remember (R7).
     fn presentable(&self) -> bool {
-        !matches!(self.role, Role::Opening | Role::Failed) && self.superblock.presented.is_none()
+        !matches!(self.role, Role::Opening | Role::Failed) && self.checked
     }
 
     fn greet(&mut self, link: LinkId) {
@@ -223,7 +223,7 @@ impl Replica {
         }
         if hello.stamp.entry.is_some() && hello.stamp.newer_than(self.stamp()) {
             self.learn_from_peer(hello.stamp.clone());
-        } else if self.stamp().newer_than(&hello.stamp) && self.role != Role::Primary {
+        } else if self.stamp().newer_than(&hello.stamp) {
             let stamp = self.stamp().clone();
             self.send(replica, Message::Newer(stamp));
         }
@@ -236,7 +236,8 @@ impl Replica {
         let seen = kept.highest;
         let restarted = kept.session != hello.member.session;
         kept.session = hello.member.session;
-        let older = restarted && hello.progress < seen && !self.bugs.trust_old_image();
+        let known = hello.old_image || self.bugs.trust_old_image();
+        let older = restarted && hello.progress < seen && !known;
         if older {
             kept.highest = 0;
             self.send(replica, Message::OldImage { seen });
@@ -270,6 +271,14 @@ impl Replica {
             Message::Newer(stamp) => {
                 if stamp.newer_than(self.stamp()) {
                     self.learn_from_peer(stamp);
+                }
+                // Refused for now: asked again later, if we are still primary by then.
+                let again = self.now.after(self.config.heartbeat);
+                if let Some(peer) = self.peers.get_mut(&replica) {
+                    if matches!(peer.part, Part::Asked { .. }) {
+                        peer.part = Part::Off;
+                        peer.ask_after = again;
+                    }
                 }
             }
             // A serving primary that is told so has gone on already; the peer's copy is what is compared then.

@@ -76,12 +76,11 @@ impl Replica {
         if self.meta.step != Step::Idle || (self.role == Role::Opening && self.superblock_version == 0) {
             return;
         }
-        let urgent = self.stream.repairs_wait() && !self.superblock.target;
         let durable = self.log_durable();
         self.meta.transaction = if std::mem::take(&mut self.meta.want_empty_log) {
             Some(self.log.begin_empty())
         } else {
-            self.log.begin(durable, urgent)
+            self.log.begin(durable)
         };
         self.meta.logged = self.meta.transaction.is_some();
         self.meta.clearing.append(&mut self.meta.want_clear);

@@ -76,6 +76,10 @@ pub struct Replica {
     progress_durable: u64,
     /// The progress number that the disk presented when this session began (R7).
     progress_loaded: u64,
+    /// The superblock that says that the age was checked, and whether it is durable: only then may anyone be told a
+    /// higher progress number than the one presented, or a crash would make us look older than we are.
+    checked_version: Option<u64>,
+    checked: bool,
     log: ActivityLog,
     maps: Vec<Bitmap>,
     meta: meta::Meta,
@@ -134,6 +138,8 @@ impl Replica {
             superblock_durable: 0,
             progress_durable: 0,
             progress_loaded: 0,
+            checked_version: None,
+            checked: false,
             log: ActivityLog::new(layout),
             maps: (0..SLOTS).map(|_| Bitmap::new(layout)).collect(),
             meta: meta::Meta::default(),
@@ -180,11 +186,14 @@ impl Replica {
             Input::Proposed { request, outcome } => self.proposed(request, outcome),
             Input::Command(command) => self.command(command),
         }
-        // Each pass may enable the next; it ends when one puts nothing out. Eight is far beyond what chains.
-        for _ in 0..8 {
+        // The end of a pass may enable the beginning of the next without putting anything out; two that put nothing
+        // out have nothing left to do. Sixteen is far beyond what chains.
+        let mut quiet = 0;
+        for _ in 0..16 {
             let before = self.out.len();
             self.pass();
-            if self.out.len() == before {
+            quiet = if self.out.len() == before { quiet + 1 } else { 0 };
+            if quiet == 2 {
                 break;
             }
         }
@@ -195,6 +204,10 @@ impl Replica {
 
     /// Does what can be done now.
     fn pass(&mut self) {
+        if !self.checked && self.checked_version.is_some_and(|version| self.superblock_durable >= version) {
+            self.checked = true;
+            self.greet_all();
+        }
         match self.role {
             Role::Opening => self.open_pass(),
             Role::Failed => return,

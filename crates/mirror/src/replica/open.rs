@@ -80,7 +80,6 @@ impl Replica {
         if found.layout.volume_bytes != self.config.volume_bytes {
             return self.fail("the replica was made for a volume of another size");
         }
-        self.log = ActivityLog::new(found.layout);
         self.maps = (0..SLOTS).map(|_| Bitmap::new(found.layout)).collect();
         self.superblock = found;
         let length = AL_RECORDS * self.superblock.layout.al_record_bytes();
@@ -149,7 +148,6 @@ impl Replica {
             if let Some(view) = self.view.clone() {
                 self.ledger_view(view);
             }
-            self.greet_all();
         }
     }
 }

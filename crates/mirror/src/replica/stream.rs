@@ -29,20 +29,13 @@ struct Source {
     answer_after: Option<u64>,
 }
 
-/// Received, but not yet submitted.
+/// A repair that is not submitted yet.
 #[derive(Debug)]
-enum Queued {
-    Change(Seq, Change),
-    Repair { id: u64, offset: u64, mask: u64, data: Bytes },
-}
-
-impl Queued {
-    fn range(&self) -> Range {
-        match self {
-            Self::Change(_, change) => change.range(),
-            Self::Repair { offset, mask, .. } => super::chunk_range(*offset, *mask),
-        }
-    }
+struct Repair {
+    id: u64,
+    offset: u64,
+    mask: u64,
+    data: Bytes,
 }
 
 /// State of a replica that follows.
@@ -54,7 +47,11 @@ pub(super) struct Stream {
     began: bool,
     received: Seq,
     points: Points,
-    queue: VecDeque<Queued>,
+    /// Numbered operations that are not submitted yet; None is a flush.
+    queue: VecDeque<(Seq, Option<Change>)>,
+    /// Repairs are apart: they may wait for a cooling that waits for a flush, which must not wait for them. The
+    /// source keeps writes and repairs of one chunk from meeting.
+    repairs: VecDeque<Repair>,
     /// Received and not yet done, flushes included.
     open: BTreeSet<Seq>,
     /// Writes of this reign that are not known to be everywhere (R6).
@@ -74,11 +71,6 @@ impl Stream {
     /// The newest flush that everyone confirmed, as told by the primary.
     pub fn durable(&self) -> Seq {
         self.points.durable
-    }
-
-    /// Repairs wait for room in the activity log.
-    pub fn repairs_wait(&self) -> bool {
-        matches!(self.queue.front(), Some(Queued::Repair { .. }))
     }
 
     /// A numbering of our own begins.
@@ -109,11 +101,10 @@ impl Stream {
     /// The numbering so far ends: what was not submitted was never confirmed and is dropped; what was, may not be
     /// everywhere.
     pub fn end_reign(&mut self) {
-        for queued in std::mem::take(&mut self.queue) {
-            if let Queued::Change(seq, _) = queued {
-                self.window.remove(&seq);
-            }
+        for (seq, _) in std::mem::take(&mut self.queue) {
+            self.window.remove(&seq);
         }
+        self.repairs.clear();
         let window = std::mem::take(&mut self.window).into_values();
         self.add_older(window);
         self.open.clear();
@@ -156,7 +147,10 @@ impl Replica {
                     && self.peers.get(&replica).is_some_and(|peer| peer.session == primary.session)
             });
         // R8: an older generation or epoch is refused, with what replaced it.
-        if self.stamp().newer_than(&asked.stamp) {
+        // A newer set under the same primary is no reason: it follows in the stream.
+        let primary_of = |stamp: &Stamped| stamp.entry.as_ref().and_then(|entry| entry.primary);
+        let same = primary_of(self.stamp()) == primary_of(&asked.stamp);
+        if self.stamp().newer_than(&asked.stamp) && !(same && self.stamp().epoch == asked.stamp.epoch) {
             let stamp = self.stamp().clone();
             return self.send(replica, Message::Newer(stamp));
         }
@@ -366,24 +360,11 @@ impl Replica {
         }
         self.stream.received = seq;
         self.stream.open.insert(seq);
-        match change {
-            Some(change) => {
-                self.stream.window.insert(seq, change.range());
-                self.stream.queue.push_back(Queued::Change(seq, change));
-            }
-            None => self.queue_flush(seq),
+        if let Some(change) = &change {
+            self.stream.window.insert(seq, change.range());
         }
-    }
-
-    /// A flush covers everything received before it, so what still waits for the log must be submitted first.
-    fn queue_flush(&mut self, seq: Seq) {
-        if self.stream.queue.is_empty() {
-            self.disk.flush(For::Stream((self.stream.reign, seq)));
-        } else {
-            // An empty zeroing stands for the flush in the queue.
-            let nothing = Change::Zero { range: Range { offset: 0, length: 0 }, unmap: false };
-            self.stream.queue.push_back(Queued::Change(seq, nothing));
-        }
+        // A flush too: it covers every write received before it, so those must be submitted first.
+        self.stream.queue.push_back((seq, change));
     }
 
     /// Something sent again after the link broke: confirmed again if it is done.
@@ -430,37 +411,57 @@ impl Replica {
                 self.send(source, Message::Finished { progress });
             }
         }
-        while let Some(queued) = self.stream.queue.front() {
-            let range = queued.range();
-            if range.length == 0 {
-                if let Some(Queued::Change(seq, _)) = self.stream.queue.pop_front() {
-                    self.disk.flush(For::Stream((self.stream.reign, seq)));
-                }
+        self.submit_changes();
+        self.submit_repairs();
+        self.ask_for_flush();
+    }
+
+    fn submit_changes(&mut self) {
+        while let Some((seq, change)) = self.stream.queue.pop_front() {
+            let name = (self.stream.reign, seq);
+            let Some(change) = change else {
+                self.disk.flush(For::Stream(name));
                 continue;
-            }
+            };
+            let range = change.range();
             let extent = *extents_of(range).start();
-            if !self.log.want(extent) || self.disk.touches(&range) {
+            // Urgent: the primary sends only into extents that are hot there, and it tells with each write which flush
+            // was confirmed by all; so what cannot cool here is hot there, and a log of the same size has room.
+            if !self.log.want(extent, true) || self.disk.touches(&range) {
+                self.stream.queue.push_front((seq, Some(change)));
                 break;
             }
+            self.log.tag(extent, seq);
+            self.submit(For::Stream(name), &change);
+        }
+    }
+
+    fn submit_repairs(&mut self) {
+        // A reconciliation must end before anything can cool; a resync can wait for its turn.
+        let urgent = !self.superblock.target;
+        while let Some(repair) = self.stream.repairs.front() {
+            let range = super::chunk_range(repair.offset, repair.mask);
+            let extent = *extents_of(range).start();
+            if !self.log.want(extent, urgent) || self.disk.touches(&range) {
+                break;
+            }
+            let Some(repair) = self.stream.repairs.pop_front() else { break };
             // Covered only by a flush that is received after this: its number is higher.
             self.log.tag(extent, self.stream.received);
-            match self.stream.queue.pop_front() {
-                Some(Queued::Change(seq, change)) => {
-                    self.submit(For::Stream((self.stream.reign, seq)), &change);
-                }
-                Some(Queued::Repair { id, offset, mask, data }) => {
-                    self.submit_blocks(For::Repair(id), offset, mask, &data);
-                }
-                None => break,
-            }
+            self.submit_blocks(For::Repair(repair.id), repair.offset, repair.mask, &repair.data);
         }
-        self.ask_for_flush();
     }
 
     /// The log is full of extents that only a flush by everyone lets cool.
     fn ask_for_flush(&mut self) {
         let durable = self.stream.durable();
-        if !self.log.starved() {
+        if self.log.overrun() {
+            // Removed and resynced, it follows again from an empty log.
+            if let Some(link) = self.stream.source.as_ref().map(|source| source.link) {
+                self.close(link, "the activity log of this replica is too small for its primary's");
+            }
+            self.log.forget_wanted();
+        } else if !self.log.starved() {
             self.stream.flush_asked = None;
         } else if self.stream.flush_asked != Some(durable) {
             if let Some(source) = self.stream.source() {
@@ -480,7 +481,7 @@ impl Replica {
             // A member that is being reconciled: it now holds what another member may not hold yet (R6).
             self.stream.add_older([range]);
         }
-        self.stream.queue.push_back(Queued::Repair { id, offset, mask, data });
+        self.stream.repairs.push_back(Repair { id, offset, mask, data });
     }
 
     pub(super) fn repaired(&mut self, id: u64) {
@@ -547,6 +548,12 @@ impl Replica {
             self.points(points);
             let until = self.now.after(self.grant_length());
             self.granted_until = self.granted_until.max(until);
+        }
+        let session = self.peers.get(&replica).map(|peer| peer.session);
+        let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
+        if primary.is_some_and(|p| p.replica != replica || Some(p.session) != session) {
+            // It asks as a primary, but another one is recorded (R12).
+            self.refuse(link);
         }
         let progress = self.progress_durable;
         self.send(replica, Message::LeaseGrant { number, granted: attached, progress });

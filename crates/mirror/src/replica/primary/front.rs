@@ -115,7 +115,8 @@ impl Replica {
                 && !overlaps(&primary.busy, &range)
                 && !claims.iter().any(|claim| claim.touches(&range))
                 && !waiting.iter().any(|(_, earlier)| earlier.range().touches(&range));
-            let hot = free && (self.log.want(*extents_of(range).start()) || self.bugs.write_before_log());
+            let hot =
+                free && (self.log.want(*extents_of(range).start(), false) || self.bugs.write_before_log());
             if hot {
                 self.submit_change(id, change);
             } else {

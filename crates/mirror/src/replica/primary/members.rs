@@ -176,7 +176,9 @@ impl Replica {
             peer.part = PeerPart::On;
         }
         let points = self.pri().points;
+        let stamp = self.stamp().clone();
         self.send(replica, Message::Begin { next, points });
+        self.send(replica, Message::Set(stamp));
         // At once, so that a lease does not wait for the next sign of life.
         self.send_heartbeats();
         self.retrack();
