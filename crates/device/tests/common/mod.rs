@@ -1,6 +1,10 @@
 //! Volume processes for tests: each is the `volume` example, with its own directory.
 #![allow(dead_code, reason = "each test file uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may end where it fails, and prints its figures")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may end where it fails, and prints its figures"
+)]
 
 pub mod ledger;
 
