@@ -3,14 +3,16 @@
 //! * [`identity`], [`Authority`], [`Credentials`], [`JoinToken`]: a site has its own certificate authority; a node is
 //!   what its certificate says and nothing else.
 //! * [`tls`]: TLS 1.3 configurations for links (mutual) and for joining (the authority pinned by fingerprint).
-//! * [`FramedStream`]: frames of [`anshin_base::frame`] over a byte stream, bounded in size and time.
+//! * [`framed`]: frames of [`anshin_base::frame`] over a byte stream, bounded in size and time.
 //! * [`mesh`]: one link to every other node, heartbeats, liveness and relay (R13).
 
 pub mod authority;
+pub mod clock;
 pub mod credentials;
 mod files;
 pub mod framed;
 pub mod identity;
+pub mod limiter;
 pub mod mesh;
 pub mod tls;
 pub mod token;
@@ -18,6 +20,7 @@ mod verify;
 
 pub use authority::Authority;
 pub use credentials::{Credentials, NodeKey};
-pub use framed::{FramedStream, LinkError};
+pub use framed::{FrameReader, FrameWriter, LinkError};
 pub use identity::{Fingerprint, PeerIdentity, SiteId};
+pub use mesh::{Mesh, MeshEvent, MeshOptions};
 pub use token::JoinToken;

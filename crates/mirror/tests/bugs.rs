@@ -1,11 +1,13 @@
 //! Proves the prover: each rule break that can be switched on is found by a directed scenario or by random histories.
 #![cfg(feature = "bugs")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod histories;
 mod world;
 
+use anshin_base::Millis;
 use histories::history;
-use world::Bugs;
+use world::{Bugs, World};
 
 /// Whether any of the first histories sees the bug.
 fn found(bugs: Bugs) -> bool {
@@ -30,6 +32,34 @@ macro_rules! bug {
 }
 
 bug! {
-    acknowledge_alone cool_early skip_reconciliation skip_grant_wait clear_dirty_at_connect accept_old_session
+    acknowledge_alone cool_early skip_reconciliation clear_dirty_at_connect accept_old_session
     forget_peer_hot complete_before_removal write_before_log
+}
+
+#[test]
+fn skip_grant_wait() {
+    let mut world = World::new(2);
+    world.peer_silent = Millis(200);
+    world.bugs = Bugs { skip_grant_wait: true, ..Bugs::default() };
+    world.bring_in_sync();
+    let (ends, first) = world.succession();
+    assert!(first < ends, "nobody saw the rule broken: {ends:?} {first:?} {}", world.dump());
+}
+
+#[test]
+fn trust_old_image() {
+    let mut world = World::new(2);
+    world.bugs = Bugs { trust_old_image: true, ..Bugs::default() };
+    world.bring_in_sync();
+    let yesterday = world.nodes[1].disk.clone();
+    for round in 2..6 {
+        world.put(0, 0, round);
+        world.flush(0);
+    }
+    world.crash(1, world::disk::Keep::All);
+    world.nodes[1].disk = yesterday;
+    world.cut(0, 1);
+    world.start(1);
+    world.run(300);
+    assert!(world.nodes[1].promotable, "nobody saw the rule broken");
 }

@@ -1,5 +1,7 @@
 //! Many short random histories; complements the large simulator with a quick run.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod histories;
 mod world;
 

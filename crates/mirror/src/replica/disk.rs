@@ -124,16 +124,17 @@ impl Replica {
     }
 
     pub(super) fn disk_pass(&mut self) {
-        if let Some(running) = &self.disk.running {
-            if !running.data && self.superblock_durable >= running.version {
-                let items = self.disk.running.take().map(|running| running.items).unwrap_or_default();
-                for what in items {
-                    match what {
-                        For::Own(name) => self.own_flushed(name),
-                        For::Stream(name) => self.stream_flushed(name),
-                        For::Finish => self.finish_flushed(),
-                        For::Repair(_) => {}
-                    }
+        if let Some(running) = &self.disk.running
+            && !running.data
+            && self.superblock_durable >= running.version
+        {
+            let items = self.disk.running.take().map(|running| running.items).unwrap_or_default();
+            for what in items {
+                match what {
+                    For::Own(name) => self.own_flushed(name),
+                    For::Stream(name) => self.stream_flushed(name),
+                    For::Finish => self.finish_flushed(),
+                    For::Repair(_) => {}
                 }
             }
         }

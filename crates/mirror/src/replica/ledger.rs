@@ -63,6 +63,10 @@ impl Replica {
             self.superblock.stamp.index = self.superblock.stamp.index.max(before.index);
         }
         self.touch_superblock();
+        if self.stamp().entry.as_ref().is_some_and(|entry| entry.primary.is_none()) {
+            // Only the primary itself gives up its role, and it ends its lease before: nothing to wait out (R11).
+            self.granted_until = self.now;
+        }
         self.stream_learned();
         if self.role != Role::Primary {
             return;

@@ -54,11 +54,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// The link is gone. A lease that was granted stands: the grantor waits it out whatever becomes of the link.
     pub fn unlink(&mut self) {
         self.link = None;
         self.part = Part::Off;
         self.sync = None;
-        self.lease_until = Mono(0);
     }
 }
 
@@ -120,10 +120,10 @@ impl Replica {
             return;
         };
         self.stream_link_down(link);
-        if let Some(replica) = gone.peer {
-            if self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link)) {
-                self.peer_off(replica);
-            }
+        if let Some(replica) = gone.peer
+            && self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link))
+        {
+            self.peer_off(replica);
         }
     }
 
@@ -274,11 +274,11 @@ impl Replica {
                 }
                 // Refused for now: asked again later, if we are still primary by then.
                 let again = self.now.after(self.config.heartbeat);
-                if let Some(peer) = self.peers.get_mut(&replica) {
-                    if matches!(peer.part, Part::Asked { .. }) {
-                        peer.part = Part::Off;
-                        peer.ask_after = again;
-                    }
+                if let Some(peer) = self.peers.get_mut(&replica)
+                    && matches!(peer.part, Part::Asked { .. })
+                {
+                    peer.part = Part::Off;
+                    peer.ask_after = again;
                 }
             }
             // A serving primary that is told so has gone on already; the peer's copy is what is compared then.

@@ -26,7 +26,7 @@ use crate::codec::Stamped;
 use crate::layout::{BLOCK, SLOTS};
 use crate::status::Counters;
 use crate::superblock::{PeerSlot, Superblock};
-use crate::wire::{Range, Seq};
+use crate::wire::{Message, Range, Seq};
 use anshin_base::{Generation, Member, Mono, ReplicaId, SessionId, local::ReplicaReport};
 use bytes::Bytes;
 use links::Peer;
@@ -108,6 +108,8 @@ pub struct Replica {
     reported: Option<ReplicaReport>,
     report_after: Mono,
     wake_at: Option<Mono>,
+    /// The input at hand only moves data: who takes part need not be looked at again.
+    data_only: bool,
 }
 
 impl Replica {
@@ -164,6 +166,7 @@ impl Replica {
             reported: None,
             report_after: Mono(0),
             wake_at: None,
+            data_only: false,
             config,
         };
         replica.open_start();
@@ -175,6 +178,7 @@ impl Replica {
     pub fn handle(&mut self, now: Mono, input: Input, out: &mut Vec<Output>) {
         self.now = self.now.max(now);
         self.out = std::mem::take(out);
+        self.data_only = moves_data(&input);
         match input {
             Input::Tick => {}
             Input::Front { id, op } => self.front(id, op),
@@ -398,10 +402,8 @@ impl Replica {
     /// Asks for a wake-up at the next moment at which time alone changes something.
     fn wake(&mut self) {
         let next = self.next_deadline();
-        if next.is_some() && next != self.wake_at {
-            if let Some(at) = next {
-                self.out.push(Output::WakeAt(at));
-            }
+        if let Some(at) = next.filter(|_| next != self.wake_at) {
+            self.out.push(Output::WakeAt(at));
         }
         self.wake_at = next;
     }
@@ -411,6 +413,17 @@ impl Replica {
             Role::Primary => self.primary_deadline(),
             _ => None,
         }
+    }
+}
+
+/// Whether an input is one of the many that only move data.
+fn moves_data(input: &Input) -> bool {
+    match input {
+        Input::Front { .. } | Input::DiskDone { .. } => true,
+        Input::Received { message, .. } => {
+            matches!(message, Message::Write { .. } | Message::Ack { .. } | Message::FlushAck { .. })
+        }
+        _ => false,
     }
 }
 

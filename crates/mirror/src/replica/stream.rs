@@ -169,10 +169,10 @@ impl Replica {
     }
 
     pub(super) fn take_deferred_attach(&mut self) {
-        if let Some((link, replica, asked)) = self.stream.deferred.take() {
-            if self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link)) {
-                self.attach(link, replica, asked);
-            }
+        if let Some((link, replica, asked)) = self.stream.deferred.take()
+            && self.peers.get(&replica).is_some_and(|peer| peer.link == Some(link))
+        {
+            self.attach(link, replica, asked);
         }
     }
 
@@ -463,11 +463,11 @@ impl Replica {
             self.log.forget_wanted();
         } else if !self.log.starved() {
             self.stream.flush_asked = None;
-        } else if self.stream.flush_asked != Some(durable) {
-            if let Some(source) = self.stream.source() {
-                self.stream.flush_asked = Some(durable);
-                self.send(source, Message::FlushWanted);
-            }
+        } else if self.stream.flush_asked != Some(durable)
+            && let Some(source) = self.stream.source()
+        {
+            self.stream.flush_asked = Some(durable);
+            self.send(source, Message::FlushWanted);
         }
     }
 
@@ -546,16 +546,21 @@ impl Replica {
             });
         if attached {
             self.points(points);
-            let until = self.now.after(self.grant_length());
-            self.granted_until = self.granted_until.max(until);
         }
         let session = self.peers.get(&replica).map(|peer| peer.session);
         let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
-        if primary.is_some_and(|p| p.replica != replica || Some(p.session) != session) {
+        let recorded = primary.is_some_and(|p| p.replica == replica && Some(p.session) == session);
+        // Also not to one that gave up the role: its last request may come late.
+        let granted = attached && recorded;
+        if granted {
+            let until = self.now.after(self.grant_length());
+            self.granted_until = self.granted_until.max(until);
+        }
+        if primary.is_some() && !recorded {
             // It asks as a primary, but another one is recorded (R12).
             self.refuse(link);
         }
         let progress = self.progress_durable;
-        self.send(replica, Message::LeaseGrant { number, granted: attached, progress });
+        self.send(replica, Message::LeaseGrant { number, granted, progress });
     }
 }

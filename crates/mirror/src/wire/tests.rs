@@ -114,21 +114,21 @@ fn lengths_beyond_the_bounds_are_refused_with_the_header() {
 proptest! {
     #[test]
     fn decoding_any_body_never_panics_and_what_decodes_encodes_to_the_same_bytes(kind in 0u16..30, body: Vec<u8>) {
-        if let Ok(message) = super::body::decode(kind, &body, Bytes::new()) {
-            prop_assert_eq!(super::body::encode(&message), (kind, body));
+        if let Ok(message) = body::decode(kind, &body, Bytes::new()) {
+            prop_assert_eq!(body::encode(&message), (kind, body));
         }
     }
 
     #[test]
     fn changed_bodies_never_panic(which in 0usize..23, at: usize, byte: u8, cut: usize) {
-        let (kind, mut body) = super::body::encode(&samples()[which]);
+        let (kind, mut body) = body::encode(&samples()[which]);
         if !body.is_empty() {
             let at = at % body.len();
             body[at] = byte;
             body.truncate(cut % (body.len() + 1));
         }
-        if let Ok(message) = super::body::decode(kind, &body, Bytes::new()) {
-            prop_assert_eq!(super::body::encode(&message), (kind, body));
+        if let Ok(message) = body::decode(kind, &body, Bytes::new()) {
+            prop_assert_eq!(body::encode(&message), (kind, body));
         }
     }
 

@@ -77,6 +77,7 @@ pub struct World {
     pub bugs: Bugs,
     pub dice: Option<Dice>,
     pub volume_bytes: u64,
+    pub peer_silent: Millis,
     pub sent: Vec<(usize, usize, Message)>,
     /// Inputs that wait for the outputs before them to be carried out.
     inbox: VecDeque<(usize, Input)>,
@@ -90,7 +91,7 @@ pub struct World {
 pub use anshin_mirror::Bugs;
 #[cfg(not(feature = "bugs"))]
 #[derive(Clone, Copy, Default)]
-pub struct Bugs;
+pub struct Bugs {}
 
 pub fn id(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
@@ -114,6 +115,7 @@ impl World {
             bugs: Bugs::default(),
             dice: None,
             volume_bytes,
+            peer_silent: Millis(1000),
             sent: Vec::new(),
             inbox: VecDeque::new(),
             proposals: VecDeque::new(),
@@ -169,7 +171,7 @@ impl World {
         let config = Config {
             volume_bytes: self.volume_bytes,
             session,
-            peer_silent: Millis(1000),
+            peer_silent: self.peer_silent,
             lease: Millis(900),
             drift_permille: 10,
             heartbeat: Millis(100),
@@ -501,6 +503,21 @@ impl World {
             }
             self.settle();
         }
+    }
+
+    /// The primary is cut off and node 1 promoted: when node 0's lease ends, and when node 1 first serves.
+    pub fn succession(&mut self) -> (Mono, Mono) {
+        self.run(100);
+        self.isolate(0);
+        let ends = self.nodes[0].lease_until;
+        self.promote(1);
+        for _ in 0..400 {
+            self.run(10);
+            if self.nodes[1].lease_until > self.now {
+                break;
+            }
+        }
+        (ends, self.now)
     }
 
     pub fn request(&mut self, node: usize, op: FrontOp) -> RequestId {

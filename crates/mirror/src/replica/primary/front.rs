@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 /// Longest zeroing in one part: a whole extent, as it carries no data.
 const ZERO_PART_MAX: u64 = EXTENT;
 
+/// Parts that are looked at beyond those that cannot go yet.
+const WAITING_MAX: usize = 64;
+
 /// Cuts a range at the ends of extents and at `part_max`.
 fn cut(range: Range, part_max: u64) -> Vec<Range> {
     let mut parts = Vec::new();
@@ -101,18 +104,18 @@ impl Replica {
             return;
         }
         let claims: Vec<Range> = self.claims();
-        let parts = std::mem::take(&mut self.pri().parts);
+        let mut parts = std::mem::take(&mut self.pri().parts);
         let mut waiting: VecDeque<(RequestId, Change)> = VecDeque::new();
-        // Beyond this many that wait, later ones are not looked at: keeps one pass short whatever the queue.
-        let mut looked = 0;
-        for (id, change) in parts {
-            let range = change.range();
-            looked += 1;
+        // When this many wait, later ones are not looked at: keeps one pass short whatever the queue.
+        while waiting.len() < WAITING_MAX {
             let primary = self.pri();
             let room = primary.bytes_in_flight < IN_FLIGHT_BYTES_MAX && primary.ops.len() < IN_FLIGHT_MAX;
-            let free = room
-                && looked <= IN_FLIGHT_MAX
-                && !overlaps(&primary.busy, &range)
+            if !room {
+                break;
+            }
+            let Some((id, change)) = parts.pop_front() else { break };
+            let range = change.range();
+            let free = !overlaps(&primary.busy, &range)
                 && !claims.iter().any(|claim| claim.touches(&range))
                 && !waiting.iter().any(|(_, earlier)| earlier.range().touches(&range));
             let hot =
@@ -123,7 +126,10 @@ impl Replica {
                 waiting.push_back((id, change));
             }
         }
-        self.pri().parts = waiting;
+        for part in waiting.into_iter().rev() {
+            parts.push_front(part);
+        }
+        self.pri().parts = parts;
     }
 
     /// Reads wait for writes in flight on the same blocks: what was read must never be taken back by a failover.

@@ -57,9 +57,11 @@ impl Replica {
     /// Until when every other member, recorded or possible, has granted. A set that is this replica alone needs no
     /// grant: nobody else could be promoted.
     pub(in crate::replica) fn lease_until(&self) -> Mono {
-        let Some(primary) = &self.primary else { return Mono(0) };
-        let granted = |replica| self.peers.get(&replica).map_or(Mono(0), |peer| peer.lease_until);
-        self.others().into_iter().map(granted).min().unwrap_or(primary.alone_until)
+        let (Some(primary), Some(entry)) = (&self.primary, &self.stamp().entry) else { return Mono(0) };
+        let granted = |replica| self.peers.get(replica).map_or(Mono(0), |peer| peer.lease_until);
+        let members = entry.in_sync.keys().chain(primary.maybe.keys());
+        let others = members.filter(|replica| **replica != self.superblock.replica);
+        others.map(granted).min().unwrap_or(primary.alone_until)
     }
 
     pub(super) fn lease_valid(&self) -> bool {
@@ -68,7 +70,7 @@ impl Replica {
 
     /// Writes the lease record and tells when requests are held and why (R10).
     pub(super) fn lease_pass(&mut self) {
-        if self.stage() < Stage::Serving {
+        if self.stage() < Stage::Serving || self.pri().demote_flush.is_some() {
             return;
         }
         if self.others().is_empty() {
@@ -360,10 +362,10 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&replica) else { return };
         peer.reconciled = true;
         let done = peer.sync.take();
-        if let Some(slot) = self.slot_of(replica) {
-            if self.maps[slot].is_empty() {
-                self.meta.clear_full(slot);
-            }
+        if let Some(slot) = self.slot_of(replica)
+            && self.maps[slot].is_empty()
+        {
+            self.meta.clear_full(slot);
         }
         if let Some(sync) = done {
             let (compared, sent) = sync.moved();

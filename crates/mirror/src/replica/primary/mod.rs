@@ -197,10 +197,13 @@ impl Replica {
         if self.role != Role::Primary {
             return;
         }
-        self.attach_pass();
+        // An input that only moved data changes nothing about who takes part, and signs of life come often enough.
+        if !self.data_only || self.stage() < Stage::Serving {
+            self.attach_pass();
+            self.members_pass();
+            self.lease_pass();
+        }
         self.sync_pass();
-        self.members_pass();
-        self.lease_pass();
         if self.stage() == Stage::Serving {
             self.pump();
             self.cool_pass();
@@ -402,8 +405,10 @@ impl Replica {
                 self.pri().demote_flush = Some(seq);
             }
             Some(_) if may_propose => {
-                // The last points, so that nobody's window stays open.
+                // The last points, so that nobody's window stays open. The lease ends before the proposal, so that a
+                // successor need not wait for what it granted.
                 self.send_heartbeats();
+                self.end_lease();
                 let change = GroupChange::Demote {
                     group: self.superblock.group,
                     expect: self.stamp().generation(),

@@ -1,0 +1,115 @@
+//! Who is alive: signs of life between the voter processes, and the detector that judges their absence.
+
+use crate::state::codec::{self, CodecError};
+use anshin_base::{Millis, Mono, NodeId, local::ReplicaReport};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Replicas a node can report in one sign of life.
+const REPORTS_MAX: usize = 1_000;
+
+/// A sign of life of one node, sent to every other each heartbeat and passed on by any that hears it (R13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sign {
+    /// Whose.
+    pub node: NodeId,
+    /// Random number of the voter process's start, then a count: a copy that comes late over a relay is recognised.
+    pub start: u64,
+    /// Grows by one with each sign.
+    pub sequence: u64,
+    /// What its replicas say of themselves (R7).
+    pub reports: Vec<ReplicaReport>,
+}
+
+impl Sign {
+    /// Version and postcard.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// The sign in `bytes`.
+    ///
+    /// # Errors
+    /// [`CodecError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let sign: Self = codec::decode(bytes)?;
+        if sign.reports.len() > REPORTS_MAX {
+            return Err(CodecError::Malformed(format!("{} reports", sign.reports.len())));
+        }
+        Ok(sign)
+    }
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// When its newest sign arrived, on the hearer's clock.
+    pub at: Mono,
+    /// The sign.
+    pub sign: Sign,
+}
+
+/// Remembers the newest sign of every node and judges silence.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    silent: Millis,
+    started: Mono,
+    heard: BTreeMap<NodeId, Heard>,
+}
+
+impl Detector {
+    /// A detector that has heard nobody yet. Nobody counts as silent before it has listened for `silent` itself.
+    #[must_use]
+    pub fn new(now: Mono, silent: Millis) -> Self {
+        Self { silent, started: now, heard: BTreeMap::new() }
+    }
+
+    /// A sign arrived. Returns false for one that is older than what was heard already.
+    pub fn hear(&mut self, now: Mono, sign: Sign) -> bool {
+        if let Some(known) = self.heard.get(&sign.node)
+            && known.sign.start == sign.start
+            && known.sign.sequence >= sign.sequence
+        {
+            return false;
+        }
+        self.heard.insert(sign.node, Heard { at: now, sign });
+        true
+    }
+
+    /// The judging process itself stood still (SIGSTOP, suspend) from `since` to now: nobody could be heard in that
+    /// time, so nobody's silence counts.
+    pub fn stood_still(&mut self, now: Mono) {
+        self.started = now;
+    }
+
+    /// Whether `node` was heard recently.
+    #[must_use]
+    pub fn alive(&self, now: Mono, node: NodeId) -> bool {
+        self.heard.get(&node).is_some_and(|known| now.since(known.at) < self.silent)
+    }
+
+    /// Whether `node` has been silent for long enough to be judged dead. Neither alive nor dead is "not yet known".
+    #[must_use]
+    pub fn dead(&self, now: Mono, node: NodeId) -> bool {
+        !self.alive(now, node) && now.since(self.started) >= self.silent
+    }
+
+    /// Since when `node` is silent; None if it was never heard.
+    #[must_use]
+    pub fn last_heard(&self, node: NodeId) -> Option<Mono> {
+        self.heard.get(&node).map(|known| known.at)
+    }
+
+    /// The reports of all nodes that are alive.
+    pub fn reports(&self, now: Mono) -> impl Iterator<Item = (NodeId, &ReplicaReport)> {
+        let alive = self.heard.iter().filter(move |(node, _)| self.alive(now, **node));
+        alive.flat_map(|(node, known)| known.sign.reports.iter().map(|report| (*node, report)))
+    }
+
+    /// Everything heard, for the status.
+    #[must_use]
+    pub fn heard(&self) -> &BTreeMap<NodeId, Heard> {
+        &self.heard
+    }
+}

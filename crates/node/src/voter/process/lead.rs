@@ -1,0 +1,122 @@
+//! Signs of life, and what the ledger's leader does with them.
+
+use super::{ClientKind, Voter};
+use crate::voter::{
+    beat::Beat,
+    local::{self, Slot},
+    peers::{next_change, wanted_by_services},
+    protocol::{FromVoter, KIND, VERSION},
+    request::Origin,
+};
+use anshin_base::{Millis, Mono, NodeId, VoterId, local::ReplicaReport};
+use anshin_ledger::{Input, Sign, coordinator::View, engine::Role};
+use anshin_link::clock;
+use std::collections::BTreeMap;
+
+/// Between two attempts to hand leadership to the node with the most primaries.
+const HAND_OVER_PAUSE: Millis = Millis(3_000);
+
+impl Voter {
+    /// A sign of life of a node, this one included.
+    pub(super) fn heard(&mut self, node: NodeId, beat: Beat) {
+        let before = self.beats.get(&node);
+        let known = |report: &ReplicaReport| before.is_some_and(|beat| beat.sign.reports.contains(report));
+        let news: Vec<_> = beat.sign.reports.iter().filter(|report| !known(report)).cloned().collect();
+        self.detector.hear(clock::now(), beat.sign.clone());
+        self.beats.insert(node, beat);
+        for report in news {
+            // Volumes are told the highest progress that was seen.
+            self.changed.ledger = true;
+            self.feed(Input::Report(report));
+        }
+    }
+
+    pub(super) fn beat(&mut self) {
+        self.refresh_beat();
+        if self.engine.role() == Role::Leader {
+            self.lead();
+        }
+        let nodes = FromVoter::Nodes(self.nodes());
+        let frame = local::encode(KIND, VERSION, &nodes);
+        for client in self.clients.values() {
+            if matches!(client.kind, ClientKind::Daemon { subscribed: true, .. }) {
+                client.connection.replace(Slot::Nodes, frame.clone());
+            }
+        }
+    }
+
+    /// What this node says of itself from now on.
+    pub(super) fn refresh_beat(&mut self) {
+        self.sequence += 1;
+        let mut reports = BTreeMap::new();
+        for client in self.clients.values() {
+            if let ClientKind::Volume { report, .. } = &client.kind {
+                // Of two processes for one group the one that connected last is the living one.
+                reports.insert(report.group, report.clone());
+            }
+        }
+        let sign = Sign {
+            node: self.me,
+            start: self.start,
+            sequence: self.sequence,
+            reports: reports.into_values().collect(),
+        };
+        let beat = Beat {
+            sign,
+            voter: self.voter,
+            leads: self.engine.role() == Role::Leader,
+            quorate: self.engine.quorate(),
+            applied: self.engine.applied(),
+            health: self.health.clone(),
+        };
+        self.mesh.set_heartbeat(self.settings.epoch, beat.encode().into());
+        self.heard(self.me, beat);
+    }
+
+    /// What the ledger's leader does at each beat.
+    pub(super) fn lead(&mut self) {
+        let (now, me) = (clock::now(), self.voter);
+        let state = self.engine.state();
+        let members = self.engine.members();
+        if !self.requests.waits(Origin::Members)
+            && let Some(change) = next_change(state, &members, &self.engine.caught_up(), me)
+        {
+            tracing::info!(?change, "changing who votes");
+            let request = self.requests.open(Origin::Members);
+            self.feed(Input::ChangeMembers { request, change });
+        }
+        let state = self.engine.state();
+        let wanted = self.wanted.clone().unwrap_or_else(|| wanted_by_services(state));
+        let highest = |replica| self.engine.highest(replica);
+        let view = View { state, detector: &self.detector, highest: &highest, wanted: &wanted };
+        let proposals = self.coordinator.judge(now, &view);
+        for (number, command) in proposals {
+            tracing::info!(?command, "promoting");
+            let request = self.requests.open(Origin::Coordinator(number));
+            self.feed(Input::Propose { request, command });
+        }
+        self.changed.status = true;
+        if let Some(to) = self.better_leader(now) {
+            tracing::info!(%to, "handing leadership to the node it belongs to");
+            self.led_since = Some(now);
+            self.feed(Input::TransferLeader { to });
+        }
+    }
+
+    /// Leadership follows the node with the most primaries (R13), and leaves a node that was removed.
+    pub(super) fn better_leader(&self, now: Mono) -> Option<VoterId> {
+        if now.since(self.led_since?) < HAND_OVER_PAUSE {
+            return None;
+        }
+        let state = self.engine.state();
+        let members = self.engine.members();
+        let primaries = state.primaries();
+        let count = |node: NodeId| primaries.get(&node).copied().unwrap_or_default();
+        let removed = !state.nodes.is_empty() && state.node_of_voter(self.voter).is_none();
+        let candidates = state.nodes.values().filter(|node| {
+            node.id != self.me && members.voters.contains(&node.voter) && self.detector.alive(now, node.id)
+        });
+        let best = candidates.max_by_key(|node| (count(node.id), node.roles.data, node.voter))?;
+        (removed || count(best.id) > count(self.me)).then_some(best.voter)
+    }
+}
