@@ -1,5 +1,7 @@
 //! Two volume processes that replicate over loopback with TLS, and an ideal voter.
 
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
 mod common;
 
 use anshin_base::{GroupId, NodeId, ReplicaId, local::ReplicaPlace};

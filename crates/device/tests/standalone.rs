@@ -1,5 +1,7 @@
 //! One volume process with an ideal ledger in it, used by the tools that people use.
 
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
 mod common;
 
 use anshin_device::control::Request;
@@ -150,7 +152,7 @@ fn garbage_on_its_sockets_is_refused_and_nothing_stops() {
     let mut volume = Volume::create(&scratch.0, "data", "64M", &["--no-device"]);
     volume.start();
     volume.nbd_uri();
-    let garbage: Vec<u8> = (0..9000u32).map(|at| (at * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..9000u32).map(|at| ((at * 7919) >> 3) as u8).collect();
     for socket in ["volume-data.nbd", "volume-data.ctl"] {
         for length in [1, 18, 100, garbage.len()] {
             let mut stream = UnixStream::connect(volume.run_directory().join(socket)).unwrap();

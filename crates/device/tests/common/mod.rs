@@ -1,5 +1,10 @@
 //! Volume processes for tests: each is the `volume` example, with its own directory.
 #![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may end where it fails, and prints its figures"
+)]
 
 pub mod ledger;
 
@@ -212,6 +217,7 @@ pub fn fio_verified(engine: &[&str], size: &str, runtime_bytes: &str) {
         "--verify=crc32c",
         "--verify_fatal=1",
         "--do_verify=1",
+        "--verify_state_save=0",
         "--fsync=64",
         &size,
         &bytes,

@@ -10,7 +10,7 @@ use crate::{
     ring::Done,
     stream::{UnixDoor, accepted, hang_up},
 };
-use anshin_base::{Millis, Mono};
+use anshin_base::Millis;
 use anshin_mirror::{FrontError, RequestId};
 use bytes::Bytes;
 use connection::Connection;
