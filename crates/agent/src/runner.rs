@@ -251,6 +251,9 @@ impl Runner {
                 let message = format!("{}: still running: {}", resource.name, procfs::list(&left));
                 Problem::new("processes-remain", message)
             })?;
+        if let Some(cgroup) = cgroup {
+            cgroup.remove();
+        }
         Ok(killed.into_iter().map(|(pid, name)| format!("{name} ({pid})")).collect())
     }
 

@@ -1,4 +1,5 @@
 //! The guard as a process, with a real kernel in namespaces of its own and a neighbour on the other end of a wire.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
 
 mod common;
 

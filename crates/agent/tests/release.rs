@@ -1,4 +1,5 @@
 //! Letting go of a mount, in a mount namespace of its own.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
 
 mod common;
 

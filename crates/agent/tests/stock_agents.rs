@@ -1,4 +1,5 @@
 //! Debian's resource agents, unmodified, run for real in namespaces of their own.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
 
 mod common;
 
@@ -109,6 +110,8 @@ esac
     assert!(monitored.output.contains("OCF_RESKEY_CRM_meta_interval=10000\n"));
     assert!(monitored.output.contains("OCF_RESKEY_CRM_meta_timeout=5000\n"));
     assert!(!monitored.output.contains("CARGO"), "nothing of the daemon's own environment is inherited");
+    let killed = node.runner.kill_programs(std::slice::from_ref(&resource), Duration::from_secs(10)).await;
+    assert_eq!(killed, Ok(Vec::new()), "the timeout left nothing to kill");
 }
 
 #[tokio::test]

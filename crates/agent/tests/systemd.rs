@@ -1,4 +1,5 @@
 //! Units over a real bus, served by a stand-in for systemd's manager.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
 
 mod common;
 
