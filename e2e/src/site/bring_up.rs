@@ -125,7 +125,7 @@ fn protect(site: &Site, first: &str, options: &Options) -> Result<()> {
         });
         words.extend(["--volume", VOLUME, "--address", &address]);
         for parameter in &parameters {
-            words.extend(["--set", parameter]);
+            words.extend(["--param", parameter]);
         }
         site.must(first, &words)?;
     }
