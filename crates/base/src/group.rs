@@ -183,7 +183,8 @@ mod tests {
     }
 
     fn entry() -> GroupEntry {
-        let created = GroupEntry::apply(None, &GroupChange::Create { group: G, first: member(1, 1) }).unwrap();
+        let created =
+            GroupEntry::apply(None, &GroupChange::Create { group: G, first: member(1, 1) }).unwrap();
         let promote = GroupChange::Promote { group: G, expect: Generation(1), candidate: member(1, 1) };
         GroupEntry::apply(Some(&created), &promote).unwrap()
     }

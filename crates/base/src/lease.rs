@@ -66,12 +66,8 @@ mod tests {
 
     #[test]
     fn a_record_survives_encoding_and_a_flipped_bit_is_seen() {
-        let record = LeaseRecord {
-            group: GroupId(1),
-            generation: Generation(2),
-            until: Mono(3),
-            sequence: 4,
-        };
+        let record =
+            LeaseRecord { group: GroupId(1), generation: Generation(2), until: Mono(3), sequence: 4 };
         let bytes = record.encode();
         assert_eq!(LeaseRecord::decode(&bytes), Some(record));
         for at in 0..bytes.len() {

@@ -13,7 +13,7 @@ pub mod size;
 pub mod time;
 
 pub use group::{ChangeRefused, GroupChange, GroupEntry, Member};
-pub use ids::{GroupId, Generation, LedgerEpoch, LedgerIndex, NodeId, ReplicaId, SessionId, VoterId};
+pub use ids::{Generation, GroupId, LedgerEpoch, LedgerIndex, NodeId, ReplicaId, SessionId, VoterId};
 pub use problem::Problem;
 pub use size::ByteSize;
 pub use time::{Millis, Mono};
