@@ -18,7 +18,7 @@ need_toolchain() {
         fail "Rust is $have, but $needed or newer is needed; with rustup: rustup update stable"
 }
 
-# Installs what is missing of the named Debian packages, saying which.
+# Installs what is missing of the named Debian packages, saying which. Never removes anything to do so.
 need_packages() {
     local missing=() package
     for package in "$@"; do
@@ -28,7 +28,7 @@ need_packages() {
     command -v apt-get >/dev/null || fail "these Debian packages are needed: ${missing[*]}"
     echo "Installing ${missing[*]} …"
     as_root env DEBIAN_FRONTEND=noninteractive sh -c \
-        'apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 ||
-         { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }' sh "${missing[@]}" ||
+        'add="apt-get install -qq -y --no-install-recommends --no-remove"
+         $add "$@" >/dev/null 2>&1 || { apt-get update -qq && $add "$@" >/dev/null; }' sh "${missing[@]}" ||
         fail "these Debian packages could not be installed: ${missing[*]}"
 }

@@ -85,7 +85,8 @@ fn arrange(lab: &Lab, node: &str) -> Result<()> {
         DISKS.iter().map(|(part, place)| (lab.node_dir(node, part), *place)).collect();
     let (own, programs) = (lab.node_dir(node, "lab"), lab.node_dir(node, "bin"));
     for place in MEMORY {
-        empty(place, c"mode=0755")?;
+        // Shared memory is for every user, as on a real server.
+        empty(place, if place == "/dev/shm" { c"mode=1777" } else { c"mode=0755" })?;
     }
     // PostgreSQL's home on the host is nobody's business inside a machine.
     if Path::new("/var/lib/postgresql").exists() {

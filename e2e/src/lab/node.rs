@@ -102,9 +102,17 @@ pub fn boot(lab: &Lab, state: &mut State, name: &str) -> Result<()> {
         switch::plug(state, name, false)?;
     }
     input.write_all(b"go\n").at("pipe to the keeper")?;
-    let init = expect_line(&mut out, "init")?.parse().unwrap_or(0);
-    state.node_mut(name)?.init = Process::of(init);
-    expect_line(&mut out, "up")?;
+    // Two processes speak on this pipe: the keeper names process 1, and that says when it has arranged its world.
+    for _ in 0..2 {
+        let said = expect_line(&mut out, "")?;
+        if let Some(pid) = said.strip_prefix("init ") {
+            state.node_mut(name)?.init = pid.parse().ok().and_then(Process::of);
+        } else if said != "up" {
+            return refuse(format!(
+                "{name} does not start ({said:?}); see keepers.log in the lab's directory"
+            ));
+        }
+    }
     Ok(())
 }
 
