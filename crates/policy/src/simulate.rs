@@ -10,7 +10,6 @@ use crate::{
     Action, ActionKind, Agent, Cluster, OperationRecord, Plan, RecordStatus, ResourceHistory, UnixSeconds,
 };
 use anshin_base::Problem;
-use std::fmt::Write as _;
 
 /// Exit codes a resource's records may carry.
 const NOT_RUNNING: i32 = 7;
@@ -31,9 +30,14 @@ pub fn plan(cluster: &Cluster, now: UnixSeconds) -> Plan {
 pub fn simulate(xml: &str, time: Option<&str>) -> Result<String, Problem> {
     let input = cib::read(xml, time)?;
     let mut out = String::new();
-    if let Some(original) = input.original_time {
-        let _ = writeln!(out, "Using the original execution date of: {}", show_instant(original.0));
-    }
+    let clock = match (input.original_time, time) {
+        (Some(original), _) => {
+            format!("Using the original execution date of: {}\n", show_instant(original.0))
+        }
+        (None, Some(time)) => format!("Setting effective cluster time: {time}\n"),
+        (None, None) => String::new(),
+    };
+    out.push_str(&clock);
     out.push_str("Current cluster status:\n");
     let mut world = World::new(&input.cluster, input.now);
     out.push_str(&text::status(&world));
@@ -47,6 +51,7 @@ pub fn simulate(xml: &str, time: Option<&str>) -> Result<String, Problem> {
         out.push_str(&text::execution(action));
         carry_out(&mut after, action, &input.cluster);
     }
+    out.push_str(&clock);
     out.push_str("\nRevised Cluster Status:\n");
     out.push_str(&text::status(&World::new(&after, input.now)));
     Ok(out)
@@ -71,12 +76,8 @@ fn carry_out(cluster: &mut Cluster, action: &Action, before: &Cluster) {
             }
             return;
         }
-        ActionKind::Shutdown => {
-            node.online = false;
-            node.expected_up = false;
-            return;
-        }
-        ActionKind::Pseudo | ActionKind::Notify => return,
+        // Leaving is the node's own affair, after everything there has stopped.
+        ActionKind::Shutdown | ActionKind::Pseudo | ActionKind::Notify => return,
         _ => {}
     }
     let Some(resource) = action.resource.as_deref() else { return };
@@ -85,7 +86,7 @@ fn carry_out(cluster: &mut Cluster, action: &Action, before: &Cluster) {
         ActionKind::DeleteHistory => node.history.retain(|h| h.resource != resource),
         ActionKind::ClearFailures => node.fail_counts.retain(|f| f.resource != resource),
         ActionKind::Cancel => {
-            for history in node.history.iter_mut().filter(|h| same(&h.resource, resource)) {
+            for history in node.history.iter_mut().filter(|h| h.resource == resource) {
                 history.records.retain(|r| r.interval_ms != action.interval_ms);
             }
         }
@@ -98,7 +99,7 @@ fn same(history: &str, resource: &str) -> bool {
 }
 
 fn record(node: &mut crate::Node, resource: &str, action: &Action, agent: Option<Agent>) {
-    let at = match node.history.iter().position(|h| same(&h.resource, resource)) {
+    let at = match node.history.iter().position(|h| h.resource == resource) {
         Some(at) => at,
         None => {
             node.history.push(ResourceHistory::new(resource, agent.unwrap_or_default()));

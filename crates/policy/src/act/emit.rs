@@ -119,7 +119,10 @@ impl Actor<'_, '_> {
             .clone_above(at)
             .is_some_and(|c| self.world[c].clone.as_ref().is_some_and(|o| !o.unique));
         let rsc = &self.world[at];
-        if anonymous && rsc.kind == Kind::Primitive { rsc.base.clone() } else { rsc.id.clone() }
+        match &rsc.history_name {
+            Some(name) if anonymous && rsc.kind == Kind::Primitive => name.clone(),
+            _ => rsc.id.clone(),
+        }
     }
 
     fn timeout(&self, at: StepIx) -> u64 {
