@@ -113,10 +113,8 @@ fn record(node: &mut crate::Node, resource: &str, action: &Action, agent: Option
         OperationRecord::done(resource, &action.operation, action.interval_ms, call_id, expected)
             .expecting(expected);
     record.status = RecordStatus::Done;
-    // A pending operation keeps its place: nobody knows how it ended.
     history.records.retain(|r| {
-        r.status == RecordStatus::Pending
-            || (&r.operation, r.interval_ms) != (&record.operation, record.interval_ms)
+        (&r.operation, r.interval_ms) != (&record.operation, record.interval_ms)
     });
     history.records.push(record);
 }

@@ -63,6 +63,7 @@ pub(crate) fn act(world: &mut World<'_>) -> Plan {
     actor.cleanup_history();
     actor.apply_orders();
     actor.shutdown_nodes();
+    actor.choose_migrations();
     actor.settle();
     actor.migrate_alive();
     actor.monitor();

@@ -70,7 +70,6 @@ impl<'c> World<'c> {
         if self[at].kind != Kind::Primitive {
             return;
         }
-        self[at].history_name = Some(history.resource.clone());
         let mut records: Vec<&OperationRecord> = history.records.iter().collect();
         // A pending operation has no call number yet: it is the newest.
         records.sort_by_key(|r| if r.call_id < 0 { i64::MAX } else { r.call_id });
@@ -91,6 +90,9 @@ impl<'c> World<'c> {
         self.settle_migration(at, node, history, &mut replay);
         if let Some(since) = history.locked_since {
             self.apply_lock(at, node, since.0);
+        }
+        if self[at].history_name.is_none() || replay.role.is_active() {
+            self[at].history_name = Some(history.resource.clone());
         }
         self.apply(at, node, replay);
     }
@@ -161,7 +163,7 @@ impl<'c> World<'c> {
                 Verdict::Well(Role::Stopped)
             }
             exit::RUNNING_PROMOTED if probe || expected == code => Verdict::Well(Role::Promoted),
-            exit::UNIMPLEMENTED if record.interval_ms > 0 && record.status != RecordStatus::Error => {
+            exit::UNIMPLEMENTED if record.interval_ms > 0 && record.status == RecordStatus::NotSupported => {
                 Verdict::Unsupported
             }
             exit::UNIMPLEMENTED
@@ -391,6 +393,9 @@ impl<'c> World<'c> {
             if self[node].maintenance {
                 self[at].managed = false;
             }
+        }
+        if state.pending.is_none() && state.role.is_active() {
+            self[at].pending_task = None;
         }
         if state.pending.is_some() && self[node].online {
             self[at].pending_task = state.pending;
