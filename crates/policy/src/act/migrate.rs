@@ -9,9 +9,11 @@ const ROUNDS_MAX: usize = 100;
 impl Actor<'_, '_> {
     /// Finds what can move alive. What depends on such a resource need not be restarted.
     pub(super) fn choose_migrations(&mut self) {
-        self.migrating = self.world.resource_indices().filter(|at| self.could_migrate(*at).is_some()).collect();
+        self.migrating =
+            self.world.resource_indices().filter(|at| self.could_migrate(*at).is_some()).collect();
         for _ in 0..ROUNDS_MAX {
-            let stays: Vec<RscIx> = self.migrating.iter().copied().filter(|at| !self.disturbed(*at)).collect();
+            let stays: Vec<RscIx> =
+                self.migrating.iter().copied().filter(|at| !self.disturbed(*at)).collect();
             if stays.len() == self.migrating.len() {
                 return;
             }
@@ -24,7 +26,8 @@ impl Actor<'_, '_> {
         let rsc = &self.world[at];
         let [from] = rsc.running_on.as_slice() else { return None };
         let to = rsc.assigned.filter(|_| rsc.next_role.is_active())?;
-        let fit = |n: NodeIx| self.world[n].online && self.world[n].unclean.is_none() && !self.world[n].pending;
+        let fit =
+            |n: NodeIx| self.world[n].online && self.world[n].unclean.is_none() && !self.world[n].pending;
         let whole = rsc.kind == Kind::Primitive
             && rsc.meta.allow_migrate
             && rsc.managed
@@ -79,7 +82,8 @@ impl Actor<'_, '_> {
             self.connect(Edge::need(receive, stop));
             self.connect(Edge::need(receive, start));
             // What had to happen before the start has to happen before the migration.
-            let before: Vec<Edge> = self.edges.iter().filter(|e| e.then == start && e.first != receive).cloned().collect();
+            let before: Vec<Edge> =
+                self.edges.iter().filter(|e| e.then == start && e.first != receive).cloned().collect();
             for edge in before {
                 if edge.first != stop && edge.first != send {
                     self.connect(Edge::sequence(edge.first, send));

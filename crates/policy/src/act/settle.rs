@@ -38,6 +38,8 @@ impl Actor<'_, '_> {
                 changed |= self.block(edge.then, &worded("unrunnable", &edge.why));
             }
             if edge.pulls_then
+                && self.whole(&edge)
+                && !self.undisturbing(edge.first, edge.then)
                 && first_required
                 && first_runnable
                 && !then_required
@@ -47,6 +49,9 @@ impl Actor<'_, '_> {
             }
             if edge.pulls_first
                 && self.whole(&edge)
+                && !self.undisturbing(edge.then, edge.first)
+                && self.whole(&edge)
+                && !self.undisturbing(edge.then, edge.first)
                 && then_required
                 && !first_required
                 && self.possible(edge.first)
