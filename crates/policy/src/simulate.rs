@@ -10,7 +10,6 @@ use crate::{
     Action, ActionKind, Agent, Cluster, OperationRecord, Plan, RecordStatus, ResourceHistory, UnixSeconds,
 };
 use anshin_base::Problem;
-use std::fmt::Write as _;
 
 /// Exit codes a resource's records may carry.
 const NOT_RUNNING: i32 = 7;
@@ -31,9 +30,14 @@ pub fn plan(cluster: &Cluster, now: UnixSeconds) -> Plan {
 pub fn simulate(xml: &str, time: Option<&str>) -> Result<String, Problem> {
     let input = cib::read(xml, time)?;
     let mut out = String::new();
-    if let Some(original) = input.original_time {
-        let _ = writeln!(out, "Using the original execution date of: {}", show_instant(original.0));
-    }
+    let clock = match (input.original_time, time) {
+        (Some(original), _) => {
+            format!("Using the original execution date of: {}\n", show_instant(original.0))
+        }
+        (None, Some(time)) => format!("Setting effective cluster time: {time}\n"),
+        (None, None) => String::new(),
+    };
+    out.push_str(&clock);
     out.push_str("Current cluster status:\n");
     let mut world = World::new(&input.cluster, input.now);
     out.push_str(&text::status(&world));
@@ -47,6 +51,7 @@ pub fn simulate(xml: &str, time: Option<&str>) -> Result<String, Problem> {
         out.push_str(&text::execution(action));
         carry_out(&mut after, action, &input.cluster);
     }
+    out.push_str(&clock);
     out.push_str("\nRevised Cluster Status:\n");
     out.push_str(&text::status(&World::new(&after, input.now)));
     Ok(out)
@@ -71,12 +76,8 @@ fn carry_out(cluster: &mut Cluster, action: &Action, before: &Cluster) {
             }
             return;
         }
-        ActionKind::Shutdown => {
-            node.online = false;
-            node.expected_up = false;
-            return;
-        }
-        ActionKind::Pseudo | ActionKind::Notify => return,
+        // Leaving is the node's own affair, after everything there has stopped.
+        ActionKind::Shutdown | ActionKind::Pseudo | ActionKind::Notify => return,
         _ => {}
     }
     let Some(resource) = action.resource.as_deref() else { return };
@@ -85,7 +86,7 @@ fn carry_out(cluster: &mut Cluster, action: &Action, before: &Cluster) {
         ActionKind::DeleteHistory => node.history.retain(|h| h.resource != resource),
         ActionKind::ClearFailures => node.fail_counts.retain(|f| f.resource != resource),
         ActionKind::Cancel => {
-            for history in node.history.iter_mut().filter(|h| same(&h.resource, resource)) {
+            for history in node.history.iter_mut().filter(|h| h.resource == resource) {
                 history.records.retain(|r| r.interval_ms != action.interval_ms);
             }
         }
@@ -98,7 +99,7 @@ fn same(history: &str, resource: &str) -> bool {
 }
 
 fn record(node: &mut crate::Node, resource: &str, action: &Action, agent: Option<Agent>) {
-    let at = match node.history.iter().position(|h| same(&h.resource, resource)) {
+    let at = match node.history.iter().position(|h| h.resource == resource) {
         Some(at) => at,
         None => {
             node.history.push(ResourceHistory::new(resource, agent.unwrap_or_default()));
@@ -112,11 +113,7 @@ fn record(node: &mut crate::Node, resource: &str, action: &Action, agent: Option
         OperationRecord::done(resource, &action.operation, action.interval_ms, call_id, expected)
             .expecting(expected);
     record.status = RecordStatus::Done;
-    // A pending operation keeps its place: nobody knows how it ended.
-    history.records.retain(|r| {
-        r.status == RecordStatus::Pending
-            || (&r.operation, r.interval_ms) != (&record.operation, record.interval_ms)
-    });
+    history.records.retain(|r| (&r.operation, r.interval_ms) != (&record.operation, record.interval_ms));
     history.records.push(record);
 }
 
@@ -127,4 +124,170 @@ fn agent_of(cluster: &Cluster, resource: &str) -> Option<Agent> {
         .flat_map(|n| &n.history)
         .find(|h| same(&h.resource, resource))
         .map(|h| h.agent.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Colocation, Location, Node, Operation, Order, Resource, Score};
+    use proptest::prelude::*;
+
+    fn dummy(id: &str) -> Resource {
+        Resource::primitive(id, Agent::new("ocf", "pacemaker", "Dummy"))
+            .operation(Operation::monitor(10_000, 20_000))
+    }
+
+    /// Two nodes and a service: file system, then address, then program; nothing runs yet.
+    fn site() -> Cluster {
+        let mut cluster = Cluster::new();
+        cluster.set("stonith-enabled", "false");
+        cluster.nodes = vec![Node::online("a"), Node::online("b")];
+        cluster.resources = vec![Resource::group("web", vec![dummy("fs"), dummy("ip"), dummy("httpd")])];
+        cluster
+    }
+
+    fn running(cluster: &mut Cluster, node: &str) {
+        for id in ["fs", "ip", "httpd"] {
+            let agent = Agent::new("ocf", "pacemaker", "Dummy");
+            for n in ["a", "b"] {
+                let code = if n == node { 0 } else { 7 };
+                let operation = if n == node { "start" } else { "monitor" };
+                let done = OperationRecord::done(id, operation, 0, 1, code).expecting(code);
+                cluster.node_mut(n).unwrap().record(id, agent.clone(), done);
+                if n == node {
+                    let watch = OperationRecord::done(id, "monitor", 10_000, 2, 0);
+                    cluster.node_mut(n).unwrap().record(id, agent.clone(), watch);
+                }
+            }
+        }
+    }
+
+    fn position(plan: &Plan, key: &str, node: &str) -> usize {
+        let found = plan.actions.iter().position(|a| a.key == key && a.node.as_deref() == Some(node));
+        found.unwrap_or_else(|| panic!("no {key} on {node} in {:#?}", plan.actions))
+    }
+
+    #[test]
+    fn a_group_is_probed_everywhere_and_started_in_order_on_the_preferred_node() {
+        let mut cluster = site();
+        cluster.locations.push(Location::new("likes-b", "web", "b", Score::new(10)));
+        let plan = plan(&cluster, UnixSeconds(0));
+        assert!(plan.action("fs_monitor_0", "a").is_some() && plan.action("fs_monitor_0", "b").is_some());
+        assert!(position(&plan, "fs_start_0", "b") < position(&plan, "ip_start_0", "b"));
+        assert!(position(&plan, "ip_start_0", "b") < position(&plan, "httpd_start_0", "b"));
+        assert_eq!(plan.placement("httpd").unwrap().target.as_deref(), Some("b"));
+        assert!(plan.actions.iter().all(|a| !a.reason.is_empty()));
+    }
+
+    #[test]
+    fn what_runs_well_is_left_alone() {
+        let mut cluster = site();
+        running(&mut cluster, "a");
+        assert_eq!(plan(&cluster, UnixSeconds(0)).actions, []);
+    }
+
+    #[test]
+    fn a_node_in_standby_hands_everything_over_in_reverse_order() {
+        let mut cluster = site();
+        running(&mut cluster, "a");
+        cluster.node_mut("a").unwrap().standby = true;
+        let plan = plan(&cluster, UnixSeconds(0));
+        assert!(position(&plan, "httpd_stop_0", "a") < position(&plan, "fs_stop_0", "a"));
+        assert!(position(&plan, "fs_stop_0", "a") < position(&plan, "fs_start_0", "b"));
+        assert_eq!(plan.changes.iter().filter(|c| c.verb == "Move").count(), 3);
+    }
+
+    #[test]
+    fn without_quorum_nothing_is_started_and_what_runs_is_stopped() {
+        let mut cluster = site();
+        running(&mut cluster, "a");
+        cluster.quorum = false;
+        let plan = plan(&cluster, UnixSeconds(0));
+        assert!(plan.actions.iter().any(|a| a.kind == ActionKind::Stop));
+        assert!(plan.actions.iter().all(|a| a.kind != ActionKind::Start));
+    }
+
+    #[test]
+    fn a_lost_node_is_fenced_before_its_resources_start_elsewhere() {
+        let mut cluster = site();
+        cluster.set("stonith-enabled", "true");
+        cluster.resources.push(Resource::primitive("power", Agent::new("stonith", "", "fence_dummy")));
+        running(&mut cluster, "a");
+        let a = cluster.node_mut("a").unwrap();
+        (a.online, a.unclean) = (false, Some("peer is no longer part of the cluster".into()));
+        let plan = plan(&cluster, UnixSeconds(0));
+        let fence = plan.actions.iter().position(|x| x.kind == ActionKind::Fence).expect("fencing");
+        assert!(fence < position(&plan, "fs_start_0", "b"));
+    }
+
+    #[test]
+    fn a_ban_on_the_only_other_node_keeps_a_resource_stopped() {
+        let mut cluster = site();
+        cluster.locations.push(Location::new("not-b", "web", "b", Score::NEVER));
+        cluster.node_mut("a").unwrap().standby = true;
+        assert_eq!(plan(&cluster, UnixSeconds(0)).placement("fs").unwrap().target, None);
+    }
+
+    #[test]
+    fn a_dependent_goes_where_its_primary_goes_and_starts_after_it() {
+        let mut cluster = site();
+        cluster.resources.push(dummy("cron"));
+        cluster.colocations.push(Colocation::new("with", "cron", "web", Score::INFINITY));
+        cluster.orders.push(Order::new("after", "web", "cron"));
+        let plan = plan(&cluster, UnixSeconds(0));
+        let node = plan.placement("httpd").unwrap().target.clone().unwrap();
+        assert_eq!(plan.placement("cron").unwrap().target, Some(node.clone()));
+        assert!(position(&plan, "httpd_start_0", &node) < position(&plan, "cron_start_0", &node));
+    }
+
+    const SMALL: &str = r#"<cib have-quorum="1"><configuration><crm_config/>
+        <nodes><node id="1" uname="a"/><node id="2" uname="b"/></nodes>
+        <resources><clone id="c"><meta_attributes id="m"><nvpair id="p" name="promotable" value="true"/></meta_attributes>
+        <group id="g"><primitive id="x" class="ocf" provider="p" type="t"><operations><op id="o" name="monitor"
+        interval="10"/></operations></primitive><primitive id="y" class="stonith" type="t"/></group></clone></resources>
+        <constraints><rsc_location id="l" rsc="c" node="a" score="5"/><rsc_order id="r" first="c" then="x"/>
+        <rsc_colocation id="k" rsc="x" with-rsc="c" score="-7"/></constraints></configuration>
+        <status><node_state id="1" uname="a" in_ccm="true" crmd="online" join="member" expected="member"><lrm id="1">
+        <lrm_resources><lrm_resource id="x:0" class="ocf" provider="p" type="t"><lrm_rsc_op id="z" operation="start"
+        call-id="3" rc-code="1" op-status="4" interval="0"/></lrm_resource></lrm_resources></lrm></node_state></status></cib>"#;
+
+    #[test]
+    fn a_small_document_yields_all_four_sections() {
+        let text = simulate(SMALL, None).unwrap();
+        for head in
+            ["Current cluster status:", "Transition Summary:", "Executing Cluster Transition:", "Revised"]
+        {
+            assert!(text.contains(head), "{head} is missing in {text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_document_makes_the_scheduler_panic(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0usize..24), 1..6),
+        ) {
+            let mut text = SMALL.to_owned();
+            for (from, to, length) in edits {
+                let start = from.index(text.len());
+                let piece = text.get(start..start + length).unwrap_or("-INFINITY").to_owned();
+                let at = to.index(text.len());
+                let end = (at + length).min(text.len());
+                if text.is_char_boundary(at) && text.is_char_boundary(end) {
+                    text.replace_range(at..end, &piece);
+                }
+            }
+            let _ = simulate(&text, None);
+        }
+
+        #[test]
+        fn no_attribute_value_makes_the_scheduler_panic(
+            which in any::<prop::sample::Index>(), value in "[-+0-9a-zA-Z:#.* ]{0,24}",
+        ) {
+            let quotes: Vec<usize> = SMALL.match_indices("=\"").map(|(i, _)| i + 2).collect();
+            let start = quotes[which.index(quotes.len())];
+            let end = start + SMALL[start..].find('"').unwrap();
+            let text = format!("{}{value}{}", &SMALL[..start], &SMALL[end..]);
+            let _ = simulate(&text, None);
+        }
+    }
 }

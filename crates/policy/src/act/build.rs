@@ -28,11 +28,11 @@ impl Actor<'_, '_> {
         let stays = active && target.is_some_and(|t| current.contains(&t));
         let several = current.len() > 1 && rsc.partial_migration.is_none();
         let unexpected_only = several && rsc.meta.multiple_active == MultipleActive::StopUnexpected && stays;
-        let must_restart = rsc.must_stop
-            || (several && !unexpected_only)
-            || (active && !stays)
-            || rsc.start_pending && !stays;
+        let must_restart = rsc.must_stop || (several && !unexpected_only) || (active && !stays);
+        let redefined = self.redefined.contains(&at);
+        let must_restart = must_restart || redefined;
         let managed = rsc.managed;
+        let start_again = rsc.start_pending && stays;
         let (role, next_role) = (rsc.role, rsc.next_role);
         let start = self.step(at, Task::Start, target);
         if target.is_none() {
@@ -40,23 +40,34 @@ impl Actor<'_, '_> {
         } else {
             self.check_start(at, start);
         }
-        if managed && target.is_some() && (!stays || must_restart || self.world[at].start_pending && stays) {
-            self.require(start, "");
+        if managed && target.is_some() && (!stays || must_restart || start_again) {
+            let why = if redefined && stays { "resource definition change" } else { "" };
+            self.require(start, why);
         }
         for node in &current {
             let stop = self.step(at, Task::Stop, Some(*node));
             self.check_stop(at, stop, *node);
             let wanted = target.is_none() || must_restart || (unexpected_only && Some(*node) != target);
             if managed && wanted {
-                self.require(stop, if target.is_none() { "node availability" } else { "" });
+                let why = if target.is_none() {
+                    "node availability"
+                } else if redefined && stays {
+                    "resource definition change"
+                } else {
+                    ""
+                };
+                self.require(stop, why);
             }
             if !managed {
+                if self.world[at].blocked && self.world[at].failed {
+                    self.require(stop, "");
+                }
                 self.block(stop, "unmanaged");
             }
             let expected = unexpected_only && Some(*node) != target;
             self.connect(Edge {
                 pulls_then: target.is_some() && managed && !expected,
-                pulls_first: Some(*node) == target || !unexpected_only,
+                pulls_first: (Some(*node) == target || !unexpected_only) && !start_again,
                 ..Edge::need(stop, start)
             });
             if role == Role::Promoted {
@@ -188,7 +199,7 @@ impl Actor<'_, '_> {
     fn chain(&mut self, first: RscIx, then: RscIx, phase: Phase, forward: bool) {
         for f in self.steps_of(first, phase.task()) {
             for t in self.steps_of(then, phase.task()) {
-                let why = format!("required {} {}", self.world[first].id, phase.begin_name());
+                let why = format!("{} {}", self.world[first].id, phase.begin_name());
                 let edge = if forward {
                     Edge { pulls_then: true, why, ..Edge::need(f, t) }
                 } else {

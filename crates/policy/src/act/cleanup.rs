@@ -1,7 +1,8 @@
 //! Forgets what is of no use any more: histories of removed resources, failures whose time is over.
 
 use super::{Actor, Edge, Task};
-use crate::world::Kind;
+use crate::Score;
+use crate::world::{FailureExpiry, Kind};
 
 impl Actor<'_, '_> {
     pub(super) fn cleanup_history(&mut self) {
@@ -33,13 +34,31 @@ impl Actor<'_, '_> {
     }
 
     fn clear_expired_failures(&mut self) {
-        for expired in std::mem::take(&mut self.world.expired) {
-            let state = &self.world[expired.node];
-            if !state.online || state.unclean.is_some() {
+        for at in self.world.resource_indices() {
+            if self.world[at].kind != Kind::Primitive {
                 continue;
             }
-            let step = self.step(expired.resource, Task::ClearFailures, Some(expired.node));
-            self.require(step, "the failure is long ago");
+            for node in self.world.node_indices() {
+                let state = &self.world[node];
+                if !state.online
+                    || state.unclean.is_some()
+                    || self.world.cluster.nodes[state.model].fail_counts.is_empty()
+                {
+                    continue;
+                }
+                let (all, _) = self.world.failures(at, node, FailureExpiry::Ignore);
+                let (counting, _) = self.world.failures(at, node, FailureExpiry::Respect);
+                let mine = self.world[at].running_on.contains(&node)
+                    || !self.world.resource_indices().any(|o| {
+                        o != at
+                            && self.world[o].base == self.world[at].base
+                            && (o.0 < at.0 || self.world[o].running_on.contains(&node))
+                    });
+                if all > Score::ZERO && counting == Score::ZERO && mine {
+                    let step = self.step(at, Task::ClearFailures, Some(node));
+                    self.require(step, "the failure is long ago");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Relations between steps.
 
-use super::{Actor, StepIx};
+use super::{Actor, StepIx, Task};
+use crate::world::RscIx;
 
 /// `first` ends before `then` begins; and what follows from that.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Edge {
     pub(crate) pulls_then: bool,
     /// If `then` is done, `first` must be done.
     pub(crate) pulls_first: bool,
+    /// Pulls only if all steps of that kind in this clone are required.
+    pub(crate) whole: Option<(RscIx, Task)>,
     /// Why, for people.
     pub(crate) why: String,
 }
@@ -29,6 +32,7 @@ impl Edge {
             needs_if_required: false,
             pulls_then: false,
             pulls_first: false,
+            whole: None,
             why: String::new(),
         }
     }

@@ -88,7 +88,7 @@ impl Actor<'_, '_> {
             Task::Shutdown => ActionKind::Shutdown,
             Task::Begin(_) | Task::Done(_) => ActionKind::Pseudo,
         };
-        let name = step.resource.map(|r| self.action_name(r));
+        let name = step.resource.map(|r| self.action_name(r, step.node));
         let operation = if step.task == Task::Fence { step.how.clone() } else { step.task.name().to_owned() };
         let key = match (&name, &node) {
             (Some(name), _) => format!("{name}_{}_{}", step.task.name(), step.interval_ms),
@@ -113,13 +113,25 @@ impl Actor<'_, '_> {
     }
 
     /// The name for whoever executes: instances of anonymous clones are alike and have no number.
-    pub(super) fn action_name(&self, at: crate::world::RscIx) -> String {
+    pub(super) fn action_name(&self, at: crate::world::RscIx, node: Option<crate::world::NodeIx>) -> String {
         let anonymous = self
             .world
             .clone_above(at)
             .is_some_and(|c| self.world[c].clone.as_ref().is_some_and(|o| !o.unique));
         let rsc = &self.world[at];
-        if anonymous && rsc.kind == Kind::Primitive { rsc.base.clone() } else { rsc.id.clone() }
+        if anonymous && rsc.kind == Kind::Primitive {
+            let plain = node.is_some_and(|n| {
+                let model = &self.world.cluster.nodes[self.world[n].model];
+                model.history.iter().any(|h| h.resource == rsc.base)
+            });
+            if plain {
+                return rsc.base.clone();
+            }
+        }
+        match &rsc.history_name {
+            Some(name) if anonymous && rsc.kind == Kind::Primitive => name.clone(),
+            _ => rsc.id.clone(),
+        }
     }
 
     fn timeout(&self, at: StepIx) -> u64 {

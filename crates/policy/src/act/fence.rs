@@ -59,7 +59,7 @@ impl Actor<'_, '_> {
                     continue;
                 }
                 if let Some(stop) = self.existing(at, Task::Stop, Some(node))
-                    && self.world[at].managed
+                    && (self.world[at].managed || self.world[at].blocked)
                 {
                     self.connect(Edge::need(stop, step));
                 }

@@ -34,6 +34,10 @@ pub(crate) struct Actor<'w, 'c> {
     index: BTreeMap<(Option<RscIx>, Task, Option<NodeIx>, u64), StepIx>,
     /// The second needs that many of the first ones; with the reason to give.
     any_of: Vec<(Vec<StepIx>, StepIx, usize, String)>,
+    /// Resources whose definition changed so that they must be restarted.
+    redefined: Vec<RscIx>,
+    /// Recurring operations whose definition changed.
+    reschedule: Vec<(RscIx, NodeIx, u64)>,
     /// Resources that move alive.
     migrating: Vec<RscIx>,
     /// Resources that take up changed parameters without a restart, and where.
@@ -47,6 +51,8 @@ pub(crate) fn act(world: &mut World<'_>) -> Plan {
         edges: Vec::new(),
         index: BTreeMap::new(),
         any_of: Vec::new(),
+        redefined: Vec::new(),
+        reschedule: Vec::new(),
         migrating: Vec::new(),
         reloading: Vec::new(),
         world,
@@ -57,6 +63,7 @@ pub(crate) fn act(world: &mut World<'_>) -> Plan {
     actor.cleanup_history();
     actor.apply_orders();
     actor.shutdown_nodes();
+    actor.choose_migrations();
     actor.settle();
     actor.migrate_alive();
     actor.monitor();

@@ -51,9 +51,10 @@ impl<'c> Actor<'_, 'c> {
         if self.will(at, Task::Stop, node) && !self.will(at, Task::Start, node) {
             return;
         }
-        let known = self
-            .record(at, node, &operation.name, operation.interval_ms)
-            .is_some_and(|r| r.status != RecordStatus::Cancelled && !self.world[at].failed);
+        let known = self.record(at, node, &operation.name, operation.interval_ms).is_some_and(|r| {
+            !matches!(r.status, RecordStatus::Cancelled | RecordStatus::Pending) && !self.world[at].failed
+        });
+        let known = known && !self.reschedule.contains(&(at, node, operation.interval_ms));
         let arrived = self.migrating.contains(&at);
         if here && known && !restarted && !arrived {
             return;

@@ -83,13 +83,17 @@ impl<'c> Actor<'_, 'c> {
     }
 
     /// Pairs of instances on the same node, if the second resource is an interleaved clone.
-    fn interleaved(&self, rule: &Rule<'_>) -> Option<Vec<(RscIx, RscIx)>> {
+    fn interleaved(&mut self, rule: &Rule<'_>) -> Option<Vec<(RscIx, RscIx)>> {
         let dependent = if rule.reverse { rule.first } else { rule.then };
         let clones = self.world[rule.first].kind == Kind::Clone && self.world[rule.then].kind == Kind::Clone;
-        if !clones || !self.world[dependent].clone.as_ref().is_some_and(|c| c.interleave) {
+        let counted = self.world[if rule.reverse { rule.then } else { rule.first }]
+            .clone
+            .as_ref()
+            .is_some_and(|c| c.min > 0);
+        if !clones || counted || !self.world[dependent].clone.as_ref().is_some_and(|c| c.interleave) {
             return None;
         }
-        let mut pairs = Vec::new();
+        let (mut pairs, mut lonely) = (Vec::new(), Vec::new());
         for then in &self.world[rule.then].children {
             let here = self.phase_nodes(*then, rule.then_phase);
             for first in &self.world[rule.first].children {
@@ -99,21 +103,37 @@ impl<'c> Actor<'_, 'c> {
                 }
             }
             if !rule.reverse
+                && rule.require_all
                 && !here.is_empty()
                 && !pairs.iter().any(|(_, t)| t == then)
                 && rule.kind == OrderKind::Mandatory
+                && matches!(rule.first_phase, Phase::Start | Phase::Promote)
             {
-                // No partner on that node: there is nothing this instance could lean on.
-                let homeless = self.world[rule.first]
-                    .children
-                    .iter()
-                    .find(|f| self.phase_nodes(**f, rule.first_phase).is_empty());
-                if let Some(first) = homeless.copied() {
-                    pairs.push((first, *then));
-                }
+                lonely.push(*then);
+            }
+        }
+        for then in lonely {
+            // No partner on that node: there is nothing this instance could lean on.
+            for member in self.world.primitives_in(then) {
+                self.withdraw(member);
             }
         }
         Some(pairs)
+    }
+
+    /// The instance does not run after all.
+    fn withdraw(&mut self, at: RscIx) {
+        if !self.world[at].managed {
+            return;
+        }
+        for start in self.steps_of(at, Task::Start) {
+            self.block(start, "node availability");
+        }
+        self.world[at].assigned = None;
+        self.world[at].next_role = crate::Role::Stopped;
+        for stop in self.steps_of(at, Task::Stop) {
+            self.require(stop, "node availability");
+        }
     }
 
     fn phase_nodes(&self, at: RscIx, phase: Phase) -> Vec<NodeIx> {
@@ -121,13 +141,14 @@ impl<'c> Actor<'_, 'c> {
     }
 
     fn apply_pair(&mut self, rule: &Rule<'_>, first: RscIx, firsts: &[StepIx], then: RscIx) {
+        let pairwise = (first, then) != (rule.first, rule.then);
         let thens = self.phase_steps(then, rule.then_phase);
         let what = if self.world[first].kind == Kind::Primitive {
             rule.first_phase.begin_name()
         } else {
             rule.first_phase.done_name()
         };
-        let why = format!("required {} {what}", self.world[first].id);
+        let why = format!("{} {what}", self.world[first].id);
         let before = if self.world[first].kind == Kind::Primitive && firsts.len() == 1 || rule.reverse {
             firsts.to_vec()
         } else {
@@ -142,20 +163,22 @@ impl<'c> Actor<'_, 'c> {
         {
             for then in &thens {
                 if self.steps[then.0].required || rule.symmetrical {
-                    self.block(*then, &why);
+                    self.block(*then, &format!("unrunnable {why}"));
                 }
             }
             return;
         }
         for first in &before {
             for then in &thens {
-                self.connect(self.edge(rule, *first, *then, &why));
+                self.connect(self.edge(rule, *first, *then, &why, pairwise));
             }
         }
     }
 
-    fn edge(&self, rule: &Rule<'_>, first: StepIx, then: StepIx, why: &str) -> Edge {
-        let base = Edge { why: why.to_owned(), ..Edge::sequence(first, then) };
+    fn edge(&self, rule: &Rule<'_>, first: StepIx, then: StepIx, why: &str, pairwise: bool) -> Edge {
+        let end = if rule.reverse { (rule.then, rule.then_phase) } else { (rule.first, rule.first_phase) };
+        let whole = (self.world[end.0].kind == Kind::Clone && !pairwise).then(|| (end.0, end.1.task()));
+        let base = Edge { why: why.to_owned(), whole, ..Edge::sequence(first, then) };
         match (rule.kind, rule.reverse, rule.symmetrical) {
             (OrderKind::Optional | OrderKind::Serialize, ..) => base,
             // The second must be gone before the first may go.
@@ -186,7 +209,7 @@ impl<'c> Actor<'_, 'c> {
             let why = if min > 1 || !rule.require_all {
                 format!("clone-one-or-more:{}", rule.id)
             } else {
-                format!("required {} {}", self.world[at].id, rule.first_phase.done_name())
+                format!("{} {}", self.world[at].id, rule.first_phase.done_name())
             };
             self.any_of.push((steps.to_vec(), done, min, why));
         }
@@ -253,7 +276,7 @@ impl<'c> Actor<'_, 'c> {
             .filter_map(|r| self.world.find_resource(r))
             .flat_map(|r| self.phase_steps(r, first_phase))
             .collect();
-        let why = format!("unrunnable one-or-more:{}", set.id);
+        let why = format!("one-or-more:{}", set.id);
         for then in thens {
             let Some(at) = self.world.find_resource(then) else { continue };
             for step in self.phase_steps(at, then_phase) {

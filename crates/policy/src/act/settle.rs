@@ -1,6 +1,6 @@
 //! Follows needs and consequences along the edges until nothing changes.
 
-use super::{Actor, StepIx, Task};
+use super::{Actor, Edge, StepIx, Task};
 use crate::Role;
 use crate::world::{Kind, RscIx};
 
@@ -35,18 +35,28 @@ impl Actor<'_, '_> {
             // A step that is not needed stands in nobody's way, unless it is the start of what does not run.
             let stands_in_way = !first_runnable && (first_required || self.would_be_needed(edge.first));
             if counts && stands_in_way {
-                changed |= self.block(edge.then, &edge.why);
+                changed |= self.block(edge.then, &worded("unrunnable", &edge.why));
             }
             if edge.pulls_then
+                && self.whole(&edge)
+                && !self.undisturbing(edge.first, edge.then)
                 && first_required
                 && first_runnable
                 && !then_required
                 && self.possible(edge.then)
             {
-                changed |= self.require(edge.then, &edge.why);
+                changed |= self.require(edge.then, &worded("required", &edge.why));
             }
-            if edge.pulls_first && then_required && !first_required && self.possible(edge.first) {
-                changed |= self.require(edge.first, &edge.why);
+            if edge.pulls_first
+                && self.whole(&edge)
+                && !self.undisturbing(edge.then, edge.first)
+                && self.whole(&edge)
+                && !self.undisturbing(edge.then, edge.first)
+                && then_required
+                && !first_required
+                && self.possible(edge.first)
+            {
+                changed |= self.require(edge.first, &worded("required", &edge.why));
             }
         }
         changed
@@ -55,6 +65,13 @@ impl Actor<'_, '_> {
     /// A start or promotion that is impossible blocks what builds on it even if nobody asks for it.
     fn would_be_needed(&self, at: StepIx) -> bool {
         matches!(self.steps[at.0].task, Task::Start | Task::Promote | Task::Done(_))
+    }
+
+    /// What depends on a clone is not disturbed while some of its instances go on.
+    fn whole(&self, edge: &Edge) -> bool {
+        let Some((clone, task)) = edge.whole else { return true };
+        let mut steps = self.world.primitives_in(clone).into_iter().flat_map(|p| self.steps_of(p, task));
+        steps.all(|s| self.steps[s.0].required || self.steps[s.0].node.is_none())
     }
 
     /// Nobody forces anything on what is not managed.
@@ -75,7 +92,7 @@ impl Actor<'_, '_> {
             let able =
                 firsts.iter().filter(|f| self.steps[f.0].runnable && self.steps[f.0].node.is_some()).count();
             if able < min {
-                changed |= self.block(then, &why);
+                changed |= self.block(then, &worded("unrunnable", &why));
             }
         }
         changed
@@ -93,7 +110,9 @@ impl Actor<'_, '_> {
             let why = step.blocked_by.clone().or_else(|| step.reason.clone()).unwrap_or_default();
             let node = step.node;
             if !runnable
-                || required && self.world[at].running_on.contains(&node.unwrap_or(crate::world::NodeIx(0)))
+                || required
+                    && !self.world[at].start_pending
+                    && self.world[at].running_on.contains(&node.unwrap_or(crate::world::NodeIx(0)))
             {
                 for stop in self.steps_of(at, Task::Stop) {
                     if !self.steps[stop.0].required {
@@ -115,4 +134,9 @@ impl Actor<'_, '_> {
         }
         changed
     }
+}
+
+/// Why something is forced or impossible, as people read it.
+fn worded(how: &str, what: &str) -> String {
+    if what.is_empty() { String::new() } else { format!("{how} {what}") }
 }

@@ -40,7 +40,6 @@ impl Actor<'_, '_> {
         let current = rsc.current_node().filter(|_| rsc.role.is_active());
         let next = rsc.assigned.filter(|_| rsc.next_role.is_active());
         let name = |n: NodeIx| self.world[n].name.clone();
-        let promoted = |role: Role| if role == Role::Promoted { "Promoted " } else { "" };
         let make = |verb: &str, detail: String, reason: String| {
             Some(Change { verb: verb.into(), subject: rsc.id.clone(), detail, reason })
         };
@@ -67,32 +66,52 @@ impl Actor<'_, '_> {
                 make("Stop", format!("{}{}", self.shown_role(at, rsc.role), name(from)), reason)
             }
             (Some(from), Some(to)) => {
-                let (start_required, blocked) = self.start_state(at, to)?;
+                let (_, blocked) = self.start_state(at, to)?;
                 let stop = self.existing(at, Task::Stop, Some(from));
                 let stop_required = stop.is_some_and(|s| self.steps[s.0].required);
                 let stays = rsc.running_on.contains(&to);
                 if self.migrating.contains(&at) {
                     return make("Migrate", format!("{} -> {}", name(from), name(to)), String::new());
                 }
+                if !blocked.is_empty() && stop.is_some() && (!stays || stop_required) {
+                    let possible = stop.is_some_and(|s| self.steps[s.0].runnable);
+                    let why = self.start_blocker(at, to);
+                    let reason = if possible { why } else { format!("{why} (blocked)") };
+                    return make("Stop", format!("{}{}", self.shown_role(at, rsc.role), name(from)), reason);
+                }
                 if !stays {
                     let verb = if rsc.failed { "Recover" } else { "Move" };
-                    return make(
-                        verb,
-                        format!("{}{} -> {}{}", promoted(Role::Unknown), name(from), name(to), ""),
-                        blocked,
-                    );
+                    let (was, will) = (self.role_word(at, rsc.role), self.role_word(at, rsc.next_role));
+                    let detail = if rsc.role == Role::Promoted || rsc.next_role == Role::Promoted {
+                        format!("{was} {} -> {will} {}", name(from), name(to))
+                    } else {
+                        format!("{} -> {}", name(from), name(to))
+                    };
+                    return make(verb, detail, blocked);
                 }
                 if stop_required && !self.will(at, Task::Start, to) {
                     let reason = stop.and_then(|s| self.steps[s.0].reason.clone()).unwrap_or_default();
                     return make("Stop", format!("{}{}", self.shown_role(at, rsc.role), name(from)), reason);
                 }
-                if start_required || stop_required {
-                    let reason = stop.and_then(|s| self.steps[s.0].reason.clone()).unwrap_or_default();
+                if stop_required {
+                    let of = |s: Option<super::StepIx>| {
+                        s.and_then(|s| self.steps[s.0].reason.clone()).filter(|r| !r.is_empty())
+                    };
+                    let start = self.existing(at, Task::Start, Some(to));
+                    let reason = of(start).or_else(|| of(stop)).unwrap_or_default();
                     let verb = if rsc.failed { "Recover" } else { "Restart" };
                     return make(verb, format!("{}{}", self.shown_role(at, rsc.role), name(to)), reason);
                 }
                 self.role_change(at, to)
             }
+        }
+    }
+
+    fn role_word(&self, at: RscIx, role: Role) -> &'static str {
+        match role {
+            Role::Promoted => "Promoted",
+            _ if self.shown_role(at, role).is_empty() => "Started",
+            _ => "Unpromoted",
         }
     }
 
@@ -129,6 +148,11 @@ impl Actor<'_, '_> {
             (false, true) => change("Promote", format!("Unpromoted -> Promoted {place}")),
             _ => None,
         }
+    }
+
+    fn start_blocker(&self, at: RscIx, node: NodeIx) -> String {
+        let start = self.existing(at, Task::Start, Some(node));
+        start.and_then(|s| self.steps[s.0].blocked_by.clone()).unwrap_or_default()
     }
 
     /// Whether the start is required, and why it cannot be done if so.

@@ -29,7 +29,6 @@ impl<'d> Reader<'d> {
             }
             cluster.nodes.push(node);
         }
-        cluster.nodes.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
         let fencing =
             cluster.properties.get("stonith-enabled").and_then(|v| words::boolean(v)).unwrap_or(true);
         let states: Vec<_> = self
@@ -44,6 +43,10 @@ impl<'d> Reader<'d> {
                 self.read_state(node, *state, &facts, fencing, &cluster.properties);
             }
         }
+        // Instance numbers are given in the order of the reports.
+        let position =
+            |id: &str| states.iter().position(|s| s.attribute("id") == Some(id)).unwrap_or(usize::MAX);
+        cluster.nodes.sort_by_cached_key(|n| position(&n.id));
     }
 
     fn read_state(
@@ -118,7 +121,7 @@ impl Seen {
         let ready = self.join == "member";
         if !fencing {
             node.online = self.member && self.process && ready;
-            let lost = self.member && !self.process || !self.member;
+            let lost = self.member && !self.process;
             if lost && !node.online && self.expected && !leaving {
                 node.unclean = Some("peer is unexpectedly down".into());
             }

@@ -115,7 +115,14 @@ impl<'d> Reader<'d> {
                 .filter_map(|c| self.operation(self.resolve(c), agent))
                 .filter(|op| !found.iter().any(|f| f.name == op.name && f.interval_ms == op.interval_ms))
                 .collect();
-            found.extend(own);
+            for operation in own {
+                // The first of two with the same name and interval counts.
+                let twice =
+                    |f: &Operation| f.name == operation.name && f.interval_ms == operation.interval_ms;
+                if !found.iter().any(twice) {
+                    found.push(operation);
+                }
+            }
         }
         found
     }

@@ -20,7 +20,7 @@ impl Placer<'_, '_> {
             return;
         }
         visiting.push(source);
-        let speaker = self.speaker(source);
+        let speaker = self.speaker(source, link.primary);
         let mut sum = scores.clone();
         self.add_weighted(speaker, link, &mut sum, factor, only_positive);
         if self.any_available(&sum) {
@@ -53,10 +53,14 @@ impl Placer<'_, '_> {
         visiting.retain(|v| *v != source);
     }
 
-    /// Who speaks for a resource: the first member for a group.
-    fn speaker(&self, at: RscIx) -> RscIx {
-        match self.world[at].kind {
-            Kind::Group => self.world[at].children.first().copied().unwrap_or(at),
+    /// Who speaks for a resource: the first member for a group, and for its members towards the outside.
+    fn speaker(&self, at: RscIx, listener: RscIx) -> RscIx {
+        let first = |group: RscIx| self.world[group].children.first().copied().unwrap_or(at);
+        match (self.world[at].kind, self.world[at].parent) {
+            (Kind::Group, _) => first(at),
+            (Kind::Primitive, Some(parent)) if self.world[parent].kind == Kind::Group => {
+                if self.world[listener].parent == Some(parent) { at } else { first(parent) }
+            }
             _ => at,
         }
     }

@@ -121,11 +121,18 @@ impl Placer<'_, '_> {
     /// Best first: highest score, most free capacity, fewest resources, where it runs, name.
     pub(super) fn sort_nodes(&self, at: RscIx, nodes: &mut [NodeIx], current: Option<NodeIx>) {
         let score = |n: NodeIx| if self.world[n].can_run() { self.world[at].score(n) } else { Score::NEVER };
+        let minimal = self.world.options.placing == crate::world::Placing::Minimal;
         nodes.sort_by(|a, b| {
             score(*b)
                 .cmp(&score(*a))
                 .then_with(|| self.compare_capacity(*a, *b))
-                .then_with(|| self.world[*a].placed.cmp(&self.world[*b].placed))
+                .then_with(|| {
+                    if minimal {
+                        std::cmp::Ordering::Equal
+                    } else {
+                        self.world[*a].placed.cmp(&self.world[*b].placed)
+                    }
+                })
                 .then_with(|| (Some(*a) != current).cmp(&(Some(*b) != current)))
                 .then_with(|| a.cmp(b))
         });

@@ -167,7 +167,7 @@ fn clone(world: &World<'_>, at: RscIx, depth: usize, out: &mut String) {
     }
     let mut idle: Vec<NodeIx> = world
         .node_indices()
-        .filter(|n| rsc.scores.get(n.0).copied().flatten().is_some())
+        .filter(|n| world[*n].kind == NodeKind::Member)
         .filter(|n| !promoted.contains(n) && !started.contains(n) && !shown_on.contains(n))
         .collect();
     let label = if rsc.meta.target_role == Some(Role::Stopped) { "Stopped (disabled)" } else { "Stopped" };

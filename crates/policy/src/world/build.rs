@@ -3,19 +3,24 @@
 use super::meta::{CloneOptions, Meta};
 use super::resource::{Kind, Rsc};
 use super::{NodeState, RscIx, World};
+use crate::cib::natural;
 use crate::{Agent, Body, NodeKind, Resource, Role, Score};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<'c> World<'c> {
     pub(super) fn build_nodes(&mut self) {
-        for (model, node) in self.cluster.nodes.iter().enumerate() {
+        // By name, so that ties are broken the same way whatever the order of the reports was.
+        let mut order: Vec<usize> = (0..self.cluster.nodes.len()).collect();
+        order.sort_by_cached_key(|i| natural(&self.cluster.nodes[*i].name));
+        for model in order {
+            let node = &self.cluster.nodes[model];
             let mut unclean = node.unclean.clone();
             if !node.seen
                 && self.options.fencing
                 && self.options.startup_fencing
                 && node.kind == NodeKind::Member
             {
-                unclean = Some("peer has not been seen by the cluster".into());
+                unclean = Some("node is unclean".into());
             }
             self.nodes.push(NodeState {
                 name: node.name.clone(),
@@ -143,6 +148,7 @@ impl<'c> World<'c> {
         let scores = self.fresh_scores();
         self.resources.push(Rsc {
             id,
+            history_name: None,
             base,
             kind,
             config,

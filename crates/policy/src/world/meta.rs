@@ -119,8 +119,8 @@ impl CloneOptions {
                 .map_or(default, |s| usize::try_from(s.value()).unwrap_or(0).min(INSTANCES_MAX))
         };
         let promotable = flag("promotable", false);
-        let unique = flag("globally-unique", false);
         let node_max = count(["clone-node-max", "clone-node-max"], 1);
+        let unique = flag("globally-unique", node_max > 1);
         Self {
             max: count(["clone-max", "clone-max"], nodes.max(1)),
             node_max: if unique { node_max } else { node_max.min(1) },

@@ -24,6 +24,8 @@ pub(crate) struct PartialMigration {
 pub(crate) struct Rsc<'c> {
     /// Name with instance number.
     pub(crate) id: String,
+    /// The name under which its history was found.
+    pub(crate) history_name: Option<String>,
     /// Name without instance number.
     pub(crate) base: String,
     pub(crate) kind: Kind,

@@ -46,9 +46,11 @@ enum Verdict {
 impl<'c> World<'c> {
     pub(super) fn interpret_history(&mut self) {
         let cluster = self.cluster;
-        let mut order: Vec<NodeIx> = self.node_indices().filter(|n| self[*n].online).collect();
+        let mut reported: Vec<NodeIx> = self.node_indices().collect();
+        reported.sort_by_key(|n| self[*n].model);
+        let mut order: Vec<NodeIx> = reported.iter().copied().filter(|n| self[*n].online).collect();
         if self.options.fencing {
-            order.extend(self.node_indices().filter(|n| !self[*n].online));
+            order.extend(reported.into_iter().filter(|n| !self[*n].online));
         }
         for node in order {
             if self[node].kind != NodeKind::Member {
@@ -88,6 +90,9 @@ impl<'c> World<'c> {
         self.settle_migration(at, node, history, &mut replay);
         if let Some(since) = history.locked_since {
             self.apply_lock(at, node, since.0);
+        }
+        if self[at].history_name.is_none() || replay.role.is_active() {
+            self[at].history_name = Some(history.resource.clone());
         }
         self.apply(at, node, replay);
     }
@@ -158,7 +163,9 @@ impl<'c> World<'c> {
                 Verdict::Well(Role::Stopped)
             }
             exit::RUNNING_PROMOTED if probe || expected == code => Verdict::Well(Role::Promoted),
-            exit::UNIMPLEMENTED if record.interval_ms > 0 => Verdict::Unsupported,
+            exit::UNIMPLEMENTED if record.interval_ms > 0 && record.status == RecordStatus::NotSupported => {
+                Verdict::Unsupported
+            }
             exit::UNIMPLEMENTED
             | exit::INVALID_PARAMETER
             | exit::INSUFFICIENT_PRIVILEGE
@@ -198,9 +205,6 @@ impl<'c> World<'c> {
         let (counted, _) = self.failures(at, node, FailureExpiry::Respect);
         if counted > crate::Score::ZERO && last.is_some() {
             return verdict;
-        }
-        if all > crate::Score::ZERO && !self.expired.iter().any(|e| (e.resource, e.node) == (at, node)) {
-            self.expired.push(ExpiredFailure { resource: at, node });
         }
         let probe = record.operation == "monitor" && record.interval_ms == 0;
         match record.operation.as_str() {
@@ -368,7 +372,17 @@ impl<'c> World<'c> {
         }
     }
 
-    fn apply(&mut self, at: RscIx, node: NodeIx, state: Replay) {
+    fn apply(&mut self, at: RscIx, node: NodeIx, mut state: Replay) {
+        if self[node].unclean.is_some() {
+            // The node is going to be fenced, which settles everything that failed there.
+            state.failed = false;
+            state.on_fail = None;
+            state.next_stopped = false;
+            if state.stop_failed && state.role <= Role::Stopped {
+                state.role = Role::Started;
+            }
+            state.stop_failed = false;
+        }
         if state.known || state.role.is_active() {
             self[at].known_on.insert(node);
         }
@@ -379,6 +393,9 @@ impl<'c> World<'c> {
             if self[node].maintenance {
                 self[at].managed = false;
             }
+        }
+        if state.pending.is_none() && state.role.is_active() {
+            self[at].pending_task = None;
         }
         if state.pending.is_some() && self[node].online {
             self[at].pending_task = state.pending;
