@@ -42,13 +42,16 @@ pub fn node() -> Result<(), Problem> {
             }
         });
         let socket = paths.api_socket();
-        anshin_console::serve_unix(&socket, control).await.map_err(|error| failed("cannot serve the API", error))
+        anshin_console::serve_unix(&socket, control)
+            .await
+            .map_err(|error| failed("cannot serve the API", error))
     })
 }
 
 fn this_node(paths: &Paths) -> Result<NodeFile, Problem> {
     NodeFile::load(paths)?.ok_or_else(|| {
-        Problem::new("not-a-node", "this server is no node of a site yet").hint("run `anshin init` or `anshin join`")
+        Problem::new("not-a-node", "this server is no node of a site yet")
+            .hint("run `anshin init` or `anshin join`")
     })
 }
 

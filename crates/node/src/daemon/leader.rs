@@ -313,10 +313,6 @@ fn signature(world: &World) -> u64 {
         let report = world.reports.get(&node.id);
         let ready = report.is_some_and(|report| report.ready && !report.cleaning);
         (node.id, world.alive(node.id), ready, format!("{:?}", node.state)).hash(&mut hasher);
-        for resource in report.iter().flat_map(|report| &report.resources) {
-            let failures: u32 = resource.failures.iter().map(|failures| failures.count).sum();
-            (&resource.id, failures).hash(&mut hasher);
-        }
     }
     for service in services(&world.state) {
         format!("{service:?}").hash(&mut hasher);

@@ -77,8 +77,11 @@ fn demo_defaults(
         return Err(problem.hint("there is: demo"));
     }
     let Some(mount) = mount else {
-        return Err(Problem::new("mount-invalid", "the demonstration keeps its lines in a file, and the volume is a bare device")
-            .hint("make the volume with --mount"));
+        return Err(Problem::new(
+            "mount-invalid",
+            "the demonstration keeps its lines in a file, and the volume is a bare device",
+        )
+        .hint("make the volume with --mount"));
     };
     parameters.entry("dir".into()).or_insert_with(|| format!("{mount}/demo"));
     parameters.entry("listen".into()).or_insert_with(|| DEMO_LISTEN.into());

@@ -79,24 +79,13 @@ pub fn serves(status: &VolumeStatus) -> bool {
     primary && matches!(status.device, DeviceState::Present { .. })
 }
 
-/// Starting the part `volume`: the ledger has made this replica primary; waits for its device, and makes the file
-/// system on one that has never held anything.
-pub async fn start(
-    paths: &Paths,
-    volume: &str,
-    file_system: Option<&str>,
-    limit: Duration,
-) -> OperationResult {
+/// Starting the part `volume`: the ledger has made this replica primary; waits for its device.
+pub async fn start(paths: &Paths, volume: &str, limit: Duration) -> OperationResult {
     let until = Instant::now() + limit;
     let mut last = String::from("its process does not answer");
     while Instant::now() < until {
         match status(paths, volume).await {
-            Ok(status) if serves(&status) => {
-                return match prepare(paths, volume, file_system).await {
-                    Ok(()) => OperationResult::done(Rc::OK),
-                    Err(problem) => OperationResult::from_problem(Rc::GENERIC, Status::Error, problem),
-                };
-            }
+            Ok(status) if serves(&status) => return OperationResult::done(Rc::OK),
             Ok(VolumeStatus { device: DeviceState::Failed { problem }, .. }) => {
                 return OperationResult::from_problem(Rc::GENERIC, Status::Error, problem);
             }
@@ -150,10 +139,15 @@ pub async fn monitor(paths: &Paths, volume: &str) -> OperationResult {
     }
 }
 
-/// Makes a file system on a device whose beginning has never been written.
-async fn prepare(paths: &Paths, volume: &str, file_system: Option<&str>) -> Result<(), Problem> {
-    let Some(file_system) = file_system.map(str::to_owned) else { return Ok(()) };
-    let device = paths.device(volume);
+/// Before a file system is mounted for the first time: makes it, if the beginning of the device has never been written.
+///
+/// # Errors
+/// If the device cannot be read or the file system not be made.
+pub async fn prepare(mount: &Resource) -> Result<(), Problem> {
+    let (Some(device), Some(file_system)) = (mount.parameter("device"), mount.parameter("fstype")) else {
+        return Ok(());
+    };
+    let (device, file_system) = (PathBuf::from(device), file_system.to_owned());
     blocking(move || {
         use std::io::Read;
         let problem = |why: String| Problem::new("file-system", format!("{}: {why}", device.display()));

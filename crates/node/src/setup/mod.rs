@@ -14,8 +14,8 @@ pub use server::{JoinServer, Propose};
 use crate::{paths::Paths, supervise::write_whole, voter::VoterOptions};
 use anshin_base::{NodeId, Problem, VoterId};
 use anshin_ledger::state::{Ports, Roles};
-use serde::{Deserialize, Serialize};
 use anshin_link::{Credentials, mesh::MeshTimes};
+use serde::{Deserialize, Serialize};
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},

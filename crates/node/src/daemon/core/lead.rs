@@ -88,8 +88,8 @@ impl Core {
     pub(super) fn forget_moves_that_arrived(&mut self) {
         let state = self.world.state.clone();
         for service in state.services.values() {
-            let arrived = service.preferred.is_some()
-                && drill::running_on(&self.world, service) == service.preferred;
+            let arrived =
+                service.preferred.is_some() && drill::running_on(&self.world, service) == service.preferred;
             let idle = self.leader.as_ref().is_some_and(|leader| leader.transition().is_none());
             if arrived && idle {
                 let command =

@@ -25,17 +25,11 @@ impl Core {
         self.busy.entry(order.resource.clone()).or_default();
         let (runner, paths, events) =
             (self.setup.runner.clone(), self.setup.paths.clone(), self.setup.events.clone());
-        let file_system = match &order.work {
-            Work::Volume { volume } => {
-                self.world.state.volumes.get(volume).and_then(|volume| volume.file_system.clone())
-            }
-            Work::Agent(_) => None,
-        };
         if order.operation != "monitor" {
             tracing::info!(resource = order.resource, operation = order.operation, "running");
         }
         tokio::spawn(async move {
-            let result = run_operation(&runner, &paths, &order, file_system.as_deref()).await;
+            let result = run_operation(&runner, &paths, &order).await;
             let _ = events.send(Event::Ended { asked_by: from, order, result }).await;
         });
     }
@@ -94,16 +88,11 @@ impl Core {
     }
 }
 
-async fn run_operation(
-    runner: &Runner,
-    paths: &Paths,
-    order: &Order,
-    file_system: Option<&str>,
-) -> OperationResult {
+async fn run_operation(runner: &Runner, paths: &Paths, order: &Order) -> OperationResult {
     let limit = Duration::from_millis(order.timeout.0);
     match &order.work {
         Work::Volume { volume } => match order.operation.as_str() {
-            "start" => volumes::start(paths, volume, file_system, limit).await,
+            "start" => volumes::start(paths, volume, limit).await,
             "stop" => volumes::stop(paths, volume, limit).await,
             _ => volumes::monitor(paths, volume).await,
         },
@@ -117,6 +106,12 @@ async fn run_operation(
                     return OperationResult::failed(Rc::UNIMPLEMENTED, Status::Error, why);
                 }
             };
+            if action == Action::Start
+                && resource.kind == "Filesystem"
+                && let Err(problem) = volumes::prepare(resource).await
+            {
+                return OperationResult::from_problem(Rc::GENERIC, Status::Error, problem);
+            }
             runner.run(resource, &Operation::new(action).within(order.timeout).every(order.interval)).await
         }
     }
