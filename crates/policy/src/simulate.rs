@@ -107,7 +107,7 @@ fn record(node: &mut crate::Node, resource: &str, action: &Action, agent: Option
         }
     };
     let history = &mut node.history[at];
-    let call_id = history.records.iter().map(|r| r.call_id).max().unwrap_or(0).max(0) + 1;
+    let call_id = history.records.iter().map(|r| r.call_id).max().unwrap_or(0).max(0).saturating_add(1);
     let expected = if action.kind == ActionKind::Probe { NOT_RUNNING } else { action.expected };
     let mut record =
         OperationRecord::done(resource, &action.operation, action.interval_ms, call_id, expected)

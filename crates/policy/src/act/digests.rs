@@ -38,10 +38,8 @@ impl<'c> Actor<'_, 'c> {
             self.histories(at, node, cluster).flat_map(|h| &h.records).collect();
         let newest_stop = records.iter().filter(|r| r.operation == "stop").map(|r| r.call_id).max();
         for record in records {
-            let relevant = match record.operation.as_str() {
-                "monitor" | "start" | "promote" | "migrate_from" => true,
-                _ => false,
-            };
+            let relevant =
+                matches!(record.operation.as_str(), "monitor" | "start" | "promote" | "migrate_from");
             if !relevant
                 || record.status == RecordStatus::Pending
                 || newest_stop.is_some_and(|s| record.call_id >= 0 && record.call_id < s)

@@ -152,9 +152,7 @@ impl Seen {
             node.online = self.process;
         } else if !self.process && self.expected {
             node.unclean = Some("peer process is no longer available".into());
-        } else if !self.process {
-            node.pending = true;
-        } else if self.join == "pending" || (self.join == "down" && !self.expected) {
+        } else if !self.process || self.join == "pending" || (self.join == "down" && !self.expected) {
             node.pending = true;
         } else if !ready {
             node.unclean = Some("peer failed Pacemaker membership criteria".into());
@@ -185,7 +183,7 @@ pub(crate) fn natural(name: &str) -> Vec<(u64, String)> {
     let mut parts: Vec<(u64, String)> = Vec::new();
     let mut digits = String::new();
     let lower = name.to_ascii_lowercase();
-    let mut flush = |digits: &mut String, parts: &mut Vec<(u64, String)>| {
+    let flush = |digits: &mut String, parts: &mut Vec<(u64, String)>| {
         if !digits.is_empty() {
             parts.push((digits.parse().unwrap_or(u64::MAX), String::new()));
             digits.clear();

@@ -67,19 +67,13 @@ impl<'d> Reader<'d> {
         };
         let mut resource = Resource::primitive(id, agent.clone());
         resource.meta = both("meta_attributes", &facts);
-        for (key, value) in self.merged(self.section("rsc_defaults"), "meta_attributes", &facts, None) {
-            // Only what a rule on this very agent adds; the rest comes with the cluster's defaults, which
-            // rank behind what is inherited from a group or clone.
-            if !self
-                .merged(
-                    self.section("rsc_defaults"),
-                    "meta_attributes",
-                    &Facts { agent: None, ..facts },
-                    None,
-                )
-                .get(&key)
-                .is_some_and(|v| *v == value)
-            {
+        // Only what a rule on this very agent adds; the rest comes with the cluster's defaults, which rank behind
+        // what is inherited from a group or clone.
+        let defaults =
+            |facts: &Facts<'_>| self.merged(self.section("rsc_defaults"), "meta_attributes", facts, None);
+        let common = defaults(&Facts { agent: None, ..facts });
+        for (key, value) in defaults(&facts) {
+            if common.get(&key) != Some(&value) {
                 resource.meta.entry(key).or_insert(value);
             }
         }

@@ -78,11 +78,9 @@ impl Placer<'_, '_> {
         self.unassign(instance);
         for (r, scores) in backup {
             self.world[r].scores = scores;
-            if self.world[r].next_role == Role::Stopped
-                && self.world[r].meta.target_role != Some(Role::Stopped)
-            {
-                self.world[r].next_role = Role::Unknown;
-            } else if self.world[r].next_role == Role::Started {
+            let stopped_by_us = self.world[r].next_role == Role::Stopped
+                && self.world[r].meta.target_role != Some(Role::Stopped);
+            if stopped_by_us || self.world[r].next_role == Role::Started {
                 self.world[r].next_role = Role::Unknown;
             }
         }
@@ -112,9 +110,7 @@ impl Placer<'_, '_> {
             let can_stay = home.is_some_and(|n| self.available(*instance, n));
             let members = self.world.primitives_in(*instance);
             let failed = members.iter().any(|m| self.world[*m].failed);
-            let promoted = members.iter().map(|m| self.world[*m].role).max();
             let liking = home.map(|n| self.liking(*instance, n));
-            let _ = promoted;
             (
                 self.world[*instance].orphan && active.is_empty(),
                 home.is_none(),

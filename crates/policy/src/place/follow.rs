@@ -80,18 +80,11 @@ impl Placer<'_, '_> {
                 (!blocked && wanted(self.instance_role(*instance))).then_some((*instance, node))
             })
             .collect();
-        let own_clone = self.world.clone_above(at);
-        let interleaves = own_clone
-            .is_some_and(|c| self.world[c].clone.as_ref().is_some_and(|o| o.interleave) && c != clone);
-        if link.score == Score::INFINITY
-            || (interleaves && link.score > Score::ZERO && link.score == Score::INFINITY)
-        {
+        if link.score == Score::INFINITY {
             for node in self.world.node_indices() {
                 let hosted = hosts.iter().any(|(_, n)| self.alike(link, *n, node));
                 if !hosted {
                     self.world[at].add_score(node, Score::NEVER);
-                } else if link.primary_role == Some(Role::Promoted) || interleaves {
-                    self.world[at].add_score(node, Score::ZERO);
                 }
             }
             let name = self.world[clone].id.clone();

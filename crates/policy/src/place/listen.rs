@@ -2,7 +2,7 @@
 
 use super::{Link, Placer};
 use crate::Score;
-use crate::world::{Kind, RscIx};
+use crate::world::{Kind, NodeIx, RscIx};
 
 impl Placer<'_, '_> {
     /// Adds to `scores` (of a primary) what `source` wishes, weighted by `factor`, then what those wish that depend
@@ -110,5 +110,3 @@ impl Placer<'_, '_> {
             .unwrap_or(Score::NEVER)
     }
 }
-
-use crate::world::NodeIx;

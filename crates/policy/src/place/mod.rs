@@ -59,10 +59,8 @@ impl Placer<'_, '_> {
             if rsc.orphan {
                 continue;
             }
-            if let Some(role) = rsc.meta.target_role {
-                if role == Role::Stopped || role == Role::Unpromoted {
-                    rsc.next_role = role;
-                }
+            if let Some(role @ (Role::Stopped | Role::Unpromoted)) = rsc.meta.target_role {
+                rsc.next_role = role;
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Chooses the node of one primitive.
 
 use super::Placer;
-use crate::world::{Kind, NodeIx, RscIx};
-use crate::{QuorumPolicy, Role, Score};
+use crate::world::{NodeIx, RscIx};
+use crate::{Role, Score};
 use std::cmp::Reverse;
 
 impl Placer<'_, '_> {
@@ -140,8 +140,6 @@ impl Placer<'_, '_> {
 
     /// Records the decision.
     pub(super) fn assign(&mut self, at: RscIx, node: Option<NodeIx>) {
-        let lacks_quorum = !self.world.options.quorum;
-        let frozen = lacks_quorum && self.world.options.quorum_policy == QuorumPolicy::Freeze;
         let rsc = &mut self.world[at];
         rsc.placed = true;
         match node {
@@ -154,7 +152,6 @@ impl Placer<'_, '_> {
                 if rsc.next_role == Role::Unknown {
                     rsc.next_role = Role::Started;
                 }
-                let _ = frozen;
                 self.world[node].placed += 1;
                 self.take_capacity(at, node);
             }
@@ -172,9 +169,5 @@ impl Placer<'_, '_> {
         }
         self.world[at].placed = false;
         self.world[at].assigned = None;
-    }
-
-    pub(super) fn is_group(&self, at: RscIx) -> bool {
-        self.world[at].kind == Kind::Group
     }
 }

@@ -39,7 +39,8 @@ impl Placer<'_, '_> {
     fn demand(&self, at: RscIx) -> BTreeMap<String, i64> {
         let mut total = BTreeMap::new();
         for (name, amount) in self.world[at].config.iter().flat_map(|c| &c.utilization) {
-            *total.entry(name.clone()).or_insert(0) += amount;
+            let sum: &mut i64 = total.entry(name.clone()).or_insert(0);
+            *sum = sum.saturating_add(*amount);
         }
         total
     }
@@ -70,7 +71,8 @@ impl Placer<'_, '_> {
         let mut total = BTreeMap::new();
         for one in tied {
             for (name, amount) in self.demand(one) {
-                *total.entry(name).or_insert(0) += amount;
+                let sum: &mut i64 = total.entry(name).or_insert(0);
+                *sum = sum.saturating_add(amount);
             }
         }
         total

@@ -174,7 +174,7 @@ fn clone(world: &World<'_>, at: RscIx, depth: usize, out: &mut String) {
     list(world, label, &mut idle, depth, out);
 }
 
-fn list(world: &World<'_>, label: &str, nodes: &mut Vec<NodeIx>, depth: usize, out: &mut String) {
+fn list(world: &World<'_>, label: &str, nodes: &mut [NodeIx], depth: usize, out: &mut String) {
     if nodes.is_empty() {
         return;
     }

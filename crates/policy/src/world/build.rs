@@ -32,7 +32,6 @@ impl<'c> World<'c> {
                 standby: node.standby,
                 standby_by_failure: false,
                 maintenance: node.maintenance,
-                seen: node.seen,
                 model,
                 running: Vec::new(),
                 placed: 0,
@@ -122,8 +121,6 @@ impl<'c> World<'c> {
 
     /// A resource that is in the history but not in the configuration.
     pub(super) fn add_orphan(&mut self, id: &str, agent: &Agent) -> RscIx {
-        let defaults = &self.cluster.resource_defaults;
-        let _ = defaults;
         let meta = Meta::read(|_| None, agent, &self.options);
         let at = self.push(id.to_owned(), id.to_owned(), Kind::Primitive, None, agent.clone(), meta, None);
         self[at].orphan = true;
@@ -183,7 +180,6 @@ impl<'c> World<'c> {
             reasons: Vec::new(),
             exclusive_discovery: false,
             undiscovered: BTreeSet::new(),
-            stop_for_unmet: false,
             meta,
         });
         RscIx(self.resources.len() - 1)

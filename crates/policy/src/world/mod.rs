@@ -9,7 +9,7 @@ mod options;
 mod resource;
 mod results;
 
-use crate::{Agent, Cluster, NodeKind, Score, UnixSeconds};
+use crate::{Cluster, NodeKind, Score, UnixSeconds};
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 
@@ -38,7 +38,6 @@ pub(crate) struct NodeState {
     pub(crate) standby: bool,
     pub(crate) standby_by_failure: bool,
     pub(crate) maintenance: bool,
-    pub(crate) seen: bool,
     /// Position of the node's history among the model's nodes.
     pub(crate) model: usize,
     /// What runs there.
@@ -64,13 +63,6 @@ impl NodeState {
     }
 }
 
-/// A history that belongs to no configured resource, to be deleted where nothing runs any more.
-#[derive(Clone, Debug)]
-pub(crate) struct ExpiredFailure {
-    pub(crate) resource: RscIx,
-    pub(crate) node: NodeIx,
-}
-
 /// Everything of one run.
 #[derive(Debug)]
 pub(crate) struct World<'c> {
@@ -81,8 +73,6 @@ pub(crate) struct World<'c> {
     pub(crate) resources: Vec<Rsc<'c>>,
     /// Resources without parents, in the order of the configuration; orphans at the end.
     pub(crate) top: Vec<RscIx>,
-    /// Recorded failures whose time is over.
-    pub(crate) expired: Vec<ExpiredFailure>,
     /// Bans that come from results on nodes: resource, node, why.
     pub(crate) bans: Vec<(RscIx, NodeIx, String)>,
     pub(crate) warnings: Vec<String>,
@@ -124,7 +114,6 @@ impl<'c> World<'c> {
             nodes: Vec::new(),
             resources: Vec::new(),
             top: Vec::new(),
-            expired: Vec::new(),
             bans: Vec::new(),
             warnings: Vec::new(),
             options,
@@ -210,11 +199,6 @@ impl<'c> World<'c> {
             }
         }
         nodes
-    }
-
-    /// The agent of a primitive; an empty one for anything else.
-    pub(crate) fn agent(&self, at: RscIx) -> &Agent {
-        &self[at].agent
     }
 
     /// A fresh row of scores: no preference where the cluster is symmetric, nothing allowed otherwise.

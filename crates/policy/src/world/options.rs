@@ -18,7 +18,6 @@ pub(crate) struct Options {
     pub(crate) fencing: bool,
     pub(crate) fence_action: String,
     pub(crate) startup_fencing: bool,
-    pub(crate) concurrent_fencing: bool,
     pub(crate) have_watchdog: bool,
     pub(crate) quorum: bool,
     pub(crate) quorum_policy: QuorumPolicy,
@@ -28,8 +27,6 @@ pub(crate) struct Options {
     pub(crate) stop_all: bool,
     pub(crate) stop_orphans: bool,
     pub(crate) cancel_orphan_actions: bool,
-    pub(crate) remove_after_stop: bool,
-    pub(crate) start_failure_is_fatal: bool,
     pub(crate) probe: bool,
     pub(crate) shutdown_lock: bool,
     pub(crate) shutdown_lock_limit_s: i64,
@@ -62,7 +59,6 @@ impl Options {
             fencing: flag(&["stonith-enabled", "fencing-enabled"], true),
             fence_action: if action == "poweroff" { "off".into() } else { action.into() },
             startup_fencing: flag(&["startup-fencing"], true),
-            concurrent_fencing: flag(&["concurrent-fencing"], true),
             have_watchdog: flag(&["have-watchdog"], false),
             quorum: cluster.quorum,
             quorum_policy,
@@ -72,8 +68,6 @@ impl Options {
             stop_all: flag(&["stop-all-resources"], false),
             stop_orphans: flag(&["stop-orphan-resources", "stop-removed-resources"], true),
             cancel_orphan_actions: flag(&["stop-orphan-actions", "stop-removed-actions"], true),
-            remove_after_stop: flag(&["remove-after-stop"], false),
-            start_failure_is_fatal: flag(&["start-failure-is-fatal"], true),
             probe: flag(&["enable-startup-probes"], true),
             shutdown_lock: flag(&["shutdown-lock"], false),
             shutdown_lock_limit_s: text(&["shutdown-lock-limit"])
@@ -87,11 +81,6 @@ impl Options {
                 .and_then(words::milliseconds)
                 .unwrap_or(60_000),
         }
-    }
-
-    /// Nothing may be started because this partition may not decide.
-    pub(crate) fn lacks_quorum(&self) -> bool {
-        !self.quorum && self.quorum_policy != QuorumPolicy::Ignore
     }
 
     /// Lost nodes may be fenced.

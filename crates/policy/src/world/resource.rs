@@ -77,7 +77,6 @@ pub(crate) struct Rsc<'c> {
     pub(crate) exclusive_discovery: bool,
     /// Nodes on which it is not looked for.
     pub(crate) undiscovered: BTreeSet<NodeIx>,
-    pub(crate) stop_for_unmet: bool,
 }
 
 impl Rsc<'_> {

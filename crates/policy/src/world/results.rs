@@ -1,7 +1,7 @@
 //! Turns recorded results into what is active where, and what failed.
 
 use super::resource::PartialMigration;
-use super::{ExpiredFailure, FailureExpiry, Kind, MultipleActive, NodeIx, RscIx, World};
+use super::{FailureExpiry, Kind, MultipleActive, NodeIx, RscIx, World};
 use crate::{NodeKind, OnFail, OperationRecord, RecordStatus, ResourceHistory, Role};
 
 /// Exit codes of OCF agents.
@@ -201,7 +201,7 @@ impl<'c> World<'c> {
         {
             return verdict;
         }
-        let (all, last) = self.failures(at, node, FailureExpiry::Ignore);
+        let (_, last) = self.failures(at, node, FailureExpiry::Ignore);
         let (counted, _) = self.failures(at, node, FailureExpiry::Respect);
         if counted > crate::Score::ZERO && last.is_some() {
             return verdict;
@@ -289,13 +289,7 @@ impl<'c> World<'c> {
     pub(crate) fn consequence(&self, at: RscIx, operation: &str, interval_ms: u64) -> OnFail {
         let rsc = &self[at];
         let configured =
-            rsc.operations.iter().find(|op| op.name == operation && op.interval_ms == interval_ms).or_else(
-                || {
-                    // A probe is no monitor with interval 0 unless that is configured; promoted and unpromoted
-                    // recurring monitors are told apart by their intervals.
-                    None
-                },
-            );
+            rsc.operations.iter().find(|op| op.name == operation && op.interval_ms == interval_ms);
         let fencing = self.options.fencing;
         let chosen = configured.and_then(|op| op.on_fail).filter(|on_fail| match on_fail {
             OnFail::Fence => fencing,
