@@ -7,7 +7,11 @@ fn no_scenario_violates_anything_in_its_first_seeds() {
     for scenario in SCENARIOS {
         for seed in 0..15 {
             let report = run::seed(seed, scenario, false);
-            assert_eq!(report.violations, [""; 0], "anshin-sim run --scenario {} --seed {seed}", scenario.name);
+            assert_eq!(
+                report.violations, [""; 0],
+                "anshin-sim run --scenario {} --seed {seed}",
+                scenario.name
+            );
         }
     }
 }

@@ -125,9 +125,16 @@ impl Storage for Memory {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // Raft refuses a snapshot from before its receiver joined.
+        let knows = |image: &SnapshotImage| {
+            let members = &image.members;
+            members.voters.iter().chain(&members.learners).any(|voter| voter.0 == to)
+        };
         match &self.image {
-            Some(image) if image.index >= request_index && image.index + 1 >= self.first() => {
+            Some(image)
+                if image.index >= request_index && image.index + 1 >= self.first() && knows(image) =>
+            {
                 Ok(convert::snapshot(image))
             }
             _ => {
