@@ -90,13 +90,17 @@ fn after_total_restart<'a>(
         let present = unseen.iter().all(|replica| of(*replica).is_some_and(|candidate| candidate.reachable));
         return Err(if present { WhyNot::Unfit(unseen) } else { WhyNot::NoMember { bring_back: unseen } });
     }
-    let most = restarted.iter().map(|candidate| candidate.report.progress).max().unwrap_or_default();
-    let furthest = restarted.iter().copied().filter(|candidate| candidate.report.progress == most);
+    // An old image, or a damaged replica, counts for nothing: whatever was flushed is on every other member too (R2).
+    let sound = |candidate: &&Candidate| {
+        candidate.report.promotable && candidate.report.progress >= candidate.highest
+    };
+    let most = restarted.iter().copied().filter(sound).map(|candidate| candidate.report.progress).max();
+    let furthest = restarted.iter().copied().filter(|candidate| Some(candidate.report.progress) == most);
     let best = furthest.filter(fit).max_by_key(|candidate| (candidate.score, candidate.report.replica));
     if let Some(candidate) = best {
         return Ok(member(candidate));
     }
-    match restarted.iter().find(|candidate| candidate.report.progress == most && !candidate.reachable) {
+    match restarted.iter().find(|candidate| Some(candidate.report.progress) == most && !candidate.reachable) {
         Some(candidate) => Err(WhyNot::FurthestAway(candidate.report.replica)),
         None => Err(WhyNot::Unfit(restarted.iter().map(|candidate| candidate.report.replica).collect())),
     }
@@ -157,6 +161,12 @@ mod tests {
         assert_eq!(chosen(&[seen(1, 12, 5), seen(2, 22, 6)]), Ok((2, 22)));
         assert_eq!(chosen(&[seen(1, 12, 5), away(seen(2, 22, 6))]), Err(WhyNot::FurthestAway(ReplicaId(2))));
         assert_eq!(chosen(&[away(seen(1, 12, 5)), seen(2, 22, 6)]), Ok((2, 22)));
+    }
+
+    #[test]
+    fn an_old_image_does_not_hold_up_the_member_that_is_whole() {
+        let image = Candidate { highest: 9, ..seen(1, 12, 8) };
+        assert_eq!(chosen(&[image, seen(2, 22, 6)]), Ok((2, 22)));
     }
 
     #[test]

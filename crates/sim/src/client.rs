@@ -162,7 +162,7 @@ impl World {
             return None;
         }
         let fua = kind > 94;
-        if kind >= 90 && kind <= 94 {
+        if (90..=94).contains(&kind) {
             self.client.model.begins(first, count, 0);
             let front = FrontOp::WriteZeroes {
                 offset: range.0,

@@ -211,7 +211,7 @@ impl Disk {
             // Units are counted from the disk's start, as its sectors are.
             let mut at = 0;
             while at < write.bytes.len() {
-                let to_edge = unit - (write.offset + at) % unit.min(4_096).max(1);
+                let to_edge = unit - (write.offset + at) % unit;
                 let end = if fate == 1 { write.bytes.len() } else { (at + to_edge).min(write.bytes.len()) };
                 if fate == 1 || rng.permille(500) {
                     self.durable.write(write.offset + at, &write.bytes[at..end]);

@@ -55,7 +55,7 @@ fn choose(world: &mut World, time: u64, until: u64) {
     let data = world.rng.index(world.scenario.data);
     let length = world.rng.between(100 * MS, 6_000 * MS);
     let back = world.rng.between(50 * MS, 3_000 * MS);
-    match world.rng.below(12) {
+    match world.rng.below(13) {
         0 | 1 => add(world, time, Fault::PowerLoss { nodes: vec![at], back: vec![back] }),
         2 if world.scenario.total_loss => {
             let all = 0..nodes;
@@ -88,13 +88,26 @@ fn choose(world: &mut World, time: u64, until: u64) {
             cut(world, time, length, until, pairs);
         }
         9 => add(world, time, Fault::BreakLinks),
-        10 => {
+        10 if nodes > 2 => strike(world, time, until, data),
+        11 => {
             let permille = world.rng.between(50, 400);
             add(world, time, Fault::Loss { permille });
             add(world, (time + length).min(until), Fault::Loss { permille: 0 });
         }
         _ => add(world, time, Fault::FlushFails { at: data }),
     }
+}
+
+/// A primary loses its secondary, and dies while the removal of it is being recorded over a bad network.
+fn strike(world: &mut World, time: u64, until: u64, data: At) {
+    let pairs: Vec<_> =
+        (0..world.scenario.data).filter(|at| *at != data).flat_map(|at| [(at, data), (data, at)]).collect();
+    cut(world, time, 4_000 * MS, until, pairs);
+    let removal = (time + 850 * MS).min(until);
+    add(world, removal, Fault::Loss { permille: 400 });
+    add(world, (removal + 2_000 * MS).min(until), Fault::Loss { permille: 0 });
+    let death = removal + world.rng.between(50 * MS, 400 * MS);
+    add(world, death.min(until), Fault::PowerLoss { nodes: vec![data], back: vec![2_000 * MS] });
 }
 
 fn cut(world: &mut World, time: u64, length: u64, until: u64, pairs: Vec<(At, At)>) {

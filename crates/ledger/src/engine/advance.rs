@@ -121,7 +121,8 @@ impl Engine {
             return;
         }
         let lazy = !self.records.is_empty() || !self.peers.changed.is_empty();
-        if !self.urgent && !(lazy && self.ticks >= self.lazy_since + LAZY_TICKS) {
+        let due = lazy && self.ticks >= self.lazy_since + LAZY_TICKS;
+        if !self.urgent && !due {
             return;
         }
         for peer in std::mem::take(&mut self.peers.changed) {

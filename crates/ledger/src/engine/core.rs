@@ -288,10 +288,9 @@ impl Engine {
             self.ticks += 1;
             // The raft crate requires that a voter that is alone has made everything durable before it can win its
             // own election.
-            if self.node.raft.state == StateRole::Leader || self.held.is_empty() && self.open.is_none() {
-                self.node.tick();
-                self.advance(out);
-            } else if self.members().voters.len() > 1 {
+            let durable = self.held.is_empty() && self.open.is_none();
+            let alone = self.node.store().conf.get_voters().len() <= 1;
+            if self.node.raft.state == StateRole::Leader || durable || !alone {
                 self.node.tick();
                 self.advance(out);
             }

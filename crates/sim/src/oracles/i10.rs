@@ -25,6 +25,12 @@ impl I10 {
         self.images.insert(replica);
     }
 
+    /// Whether yesterday's copy stands in the place of this replica.
+    #[must_use]
+    pub fn is_image(&self, replica: ReplicaId) -> bool {
+        self.images.contains(&replica)
+    }
+
     /// A replica is taken for an old image.
     pub fn old_image(&mut self, at: At, replica: ReplicaId, presented: u64, seen: u64) {
         if !self.images.contains(&replica) {
