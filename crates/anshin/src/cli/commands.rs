@@ -40,7 +40,13 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
             };
             let done = run::join(request)?;
             out.show(&done, |_| {
-                format!("node {} joined site {}; see `anshin status`", done.node, done.site)
+                let next = done.token.as_ref().map(|token| format!("\n\non the next server:\n  anshin join {}", token.token));
+                format!(
+                    "node {} joined site {}; see `anshin status`{}",
+                    done.node,
+                    done.site,
+                    next.unwrap_or_default()
+                )
             })?;
             Ok(Ending::Ok)
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 /// The service that is asked for.
 ///
 /// # Errors
-/// When the program is none of the three kinds, or a parameter has no `=`.
+/// When the program is none of the known kinds, or a parameter has no `=`.
 pub fn service(asked: Protect) -> Result<ServiceCreate, Problem> {
     let parameters = parameters(&asked.parameters)?;
     let (program, name) = program(&asked.program, parameters)?;
@@ -49,8 +49,12 @@ fn program(words: &[String], parameters: BTreeMap<String, String>) -> Result<(Pr
             _ => bad("an OCF agent takes no arguments".to_owned(), "write --param NAME=VALUE"),
         };
     }
+    if words == ["demo"] {
+        return Ok((Program::BuiltIn { what: first.to_owned(), parameters }, first.to_owned()));
+    }
     if !parameters.is_empty() {
-        return bad("only an OCF agent takes --param".to_owned(), "write ocf:PROVIDER:TYPE as the program");
+        let what = "only an OCF agent and the demonstration take --param";
+        return bad(what.to_owned(), "write ocf:PROVIDER:TYPE as the program");
     }
     if let Some(stem) = first.strip_suffix(".service") {
         let name = stem.split('@').next().unwrap_or(stem).to_owned();
