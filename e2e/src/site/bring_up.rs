@@ -170,7 +170,9 @@ fn prepare_postgres(site: &Site, primary: &str) -> Result<Vec<String>> {
          echo \"listen_addresses = '*'\" >> {data}/postgresql.conf\n\
          su postgres -s /bin/sh -c \"{programs}/pg_ctl -D {data} -w -o '-k /run/postgresql' start\" >/dev/null\n\
          su postgres -s /bin/sh -c \"psql -qc 'CREATE TABLE row (text text)'\"\n\
-         su postgres -s /bin/sh -c '{programs}/pg_ctl -D {data} -w -m fast stop' >/dev/null\n"
+         su postgres -s /bin/sh -c '{programs}/pg_ctl -D {data} -w -m fast stop' >/dev/null\n\
+         # The lines appended above are nobody's acknowledged write until they are synced.\n\
+         sync -f {data}\n"
     );
     node::output(&site.lab, primary, &["sh", "-c", &script])?;
     Ok(vec![
