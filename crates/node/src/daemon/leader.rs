@@ -16,6 +16,8 @@ use std::hash::{Hash, Hasher};
 
 /// After a plan that failed the next one waits this long, unless the site changed.
 const PAUSE_AFTER_FAILURE: Millis = Millis(500);
+/// An order that was not answered is sent again after this.
+const ASK_AGAIN: Millis = Millis(500);
 /// An order that is not answered by then counts as failed: its own timeout, plus this for the way.
 const ORDER_SLACK: Millis = Millis(2_000);
 
@@ -40,8 +42,8 @@ pub enum Command {
 /// Where an action that has begun stands.
 #[derive(Clone, Debug)]
 enum Open {
-    /// A node was asked; this is the order's number.
-    Asked { request: u64, node: NodeId, until: Mono },
+    /// A node was asked with this order, last at `sent`.
+    Asked { order: Order, node: NodeId, sent: Mono, until: Mono },
     /// A volume's promotion was proposed against this generation; the node is asked once it is recorded.
     Promoting { proposed: Option<Generation>, until: Mono },
 }
@@ -66,7 +68,7 @@ impl Leader {
 
     /// An order was answered.
     pub fn ran(&mut self, request: u64, well: bool) {
-        let asked = |open: &Open| matches!(open, Open::Asked { request: known, .. } if *known == request);
+        let asked = |open: &Open| matches!(open, Open::Asked { order, .. } if order.request == request);
         let Some(id) = self.open.iter().find(|(_, open)| asked(open)).map(|(id, _)| *id) else { return };
         self.end(id, well);
     }
@@ -81,6 +83,7 @@ impl Leader {
             transition.abort("the site changed");
         }
         self.give_up_lost(world, now);
+        self.ask_again(now, &mut out);
         self.finish(signature, now, &mut out);
         if self.transition.is_none() && self.may_plan(signature, now) {
             self.plan(world, signature, clock, &mut out);
@@ -158,6 +161,18 @@ impl Leader {
         }
     }
 
+    /// Orders and answers can be lost on the way; a node that has an order already does not run it twice.
+    fn ask_again(&mut self, now: Mono, out: &mut Vec<Command>) {
+        for open in self.open.values_mut() {
+            if let Open::Asked { order, node, sent, .. } = open
+                && now.since(*sent) >= ASK_AGAIN
+            {
+                *sent = now;
+                out.push(Command::Send(*node, Message::Run(order.clone())));
+            }
+        }
+    }
+
     fn begin(&mut self, world: &World, action: &Action, now: Mono, out: &mut Vec<Command>) {
         let node = action.node.as_deref().and_then(|name| world.node_named(name)).map(|node| node.id);
         let part = action.resource.as_deref().and_then(|id| part_named(world, id));
@@ -215,9 +230,10 @@ impl Leader {
             interval: Millis(action.interval_ms),
             timeout,
             expected: u8::try_from(action.expected).unwrap_or(0),
+            needs_mount: part.needs_mount.clone(),
         };
         let until = now.after(timeout).after(ORDER_SLACK);
-        self.open.insert(action.id, Open::Asked { request: order.request, node, until });
+        self.open.insert(action.id, Open::Asked { order: order.clone(), node, sent: now, until });
         out.push(Command::Send(node, Message::Run(order)));
     }
 
@@ -310,9 +326,8 @@ fn part_named(world: &World, id: &str) -> Option<Part> {
 fn signature(world: &World) -> u64 {
     let mut hasher = DefaultHasher::new();
     for node in world.state.nodes.values() {
-        let report = world.reports.get(&node.id);
-        let ready = report.is_some_and(|report| report.ready && !report.cleaning);
-        (node.id, world.alive(node.id), ready, format!("{:?}", node.state)).hash(&mut hasher);
+        let settled = model::settled(world, node.id);
+        (node.id, world.alive(node.id), settled, format!("{:?}", node.state)).hash(&mut hasher);
     }
     for service in services(&world.state) {
         format!("{service:?}").hash(&mut hasher);

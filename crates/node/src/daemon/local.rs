@@ -130,6 +130,15 @@ impl LocalResources {
         }
     }
 
+    /// Forgets resources that are no longer configured; what watches them ends.
+    pub fn keep(&mut self, configured: impl Fn(&str) -> bool) {
+        let before = self.known.len();
+        self.known.retain(|id, _| configured(id));
+        if self.known.len() != before {
+            self.save();
+        }
+    }
+
     /// The resource was taken down outside of any order (R12): its state is what a stop would have left.
     pub fn taken_down(&mut self, resource: &str, at: i64) {
         let Some(known) = self.known.get(resource) else { return };
@@ -141,6 +150,7 @@ impl LocalResources {
             interval: Millis(0),
             timeout: Millis(0),
             expected: 0,
+            needs_mount: None,
         };
         self.ended(&order, OperationResult::done(Rc::OK), at);
     }
@@ -157,6 +167,7 @@ impl LocalResources {
                 interval: recurring.interval,
                 timeout: recurring.timeout,
                 expected: recurring.expected,
+                needs_mount: None,
             })
         });
         orders.collect()
@@ -223,6 +234,7 @@ mod tests {
             interval: Millis(interval),
             timeout: Millis(1_000),
             expected,
+            needs_mount: None,
         }
     }
 

@@ -147,6 +147,10 @@ pub struct Order {
     pub timeout: Millis,
     /// The exit code that means "as expected".
     pub expected: u8,
+    /// What must be mounted here before this is started: an order that comes late must not start a program that would
+    /// write below an empty mount point.
+    #[serde(default)]
+    pub needs_mount: Option<String>,
 }
 
 /// A message between daemons.

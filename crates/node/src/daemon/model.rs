@@ -47,7 +47,7 @@ fn policy_node(world: &World, node: &Node) -> PolicyNode {
         let mut made = PolicyNode::online(&node.name);
         // What was left over from a lost primary role is taken down by its own node; until then nothing is placed
         // there, and what it still holds must not look like a second running instance.
-        made.pending = !report.is_some_and(|report| report.ready && !report.cleaning);
+        made.pending = !settled(world, node.id);
         made
     } else {
         PolicyNode::offline(&node.name)
@@ -65,6 +65,26 @@ fn policy_node(world: &World, node: &Node) -> PolicyNode {
         }
     }
     made
+}
+
+/// Whether a node's report can be planned with: it has looked at everything it may run, and holds nothing of a primary
+/// role that another node has by now. It may not know of that yet; it will take it down by itself (R12).
+#[must_use]
+pub fn settled(world: &World, node: NodeId) -> bool {
+    let Some(report) = world.reports.get(&node).filter(|report| report.ready && !report.cleaning) else {
+        return false;
+    };
+    let elsewhere = |service: &Service| {
+        let volume = service.volume.as_ref().and_then(|name| world.state.volumes.get(name));
+        volume.and_then(|volume| world.primary_node(volume)).is_some_and(|primary| primary != node)
+    };
+    let runs = |part: &Part| {
+        let known = report.resources.iter().find(|resource| resource.id == part.id);
+        known.and_then(ResourceReport::running) == Some(true)
+    };
+    !services(&world.state)
+        .iter()
+        .any(|service| elsewhere(service) && parts(&world.state, service).iter().any(runs))
 }
 
 fn add_history(node: &mut PolicyNode, part: &Part, resource: &ResourceReport) {
@@ -220,5 +240,16 @@ mod tests {
         }
         let node = policy_node(&world, &world.state.nodes[&NodeId(1)]);
         assert!(node.pending && node.history.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_returns_and_does_not_know_yet_that_it_was_replaced_is_no_second_instance() {
+        let mut world = fixture::site();
+        fixture::run_everything(&mut world, "db", NodeId(1));
+        fixture::set_primary(&mut world, "data", 1);
+        assert!(settled(&world, NodeId(1)));
+        fixture::set_primary(&mut world, "data", 2);
+        assert!(!settled(&world, NodeId(1)));
+        assert!(policy_node(&world, &world.state.nodes[&NodeId(1)]).pending);
     }
 }

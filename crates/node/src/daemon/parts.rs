@@ -18,6 +18,8 @@ pub struct Part {
     pub stop: Millis,
     /// How often it is looked at, and how long that may take; None: not at all.
     pub monitor: Option<(Millis, Millis)>,
+    /// What must be mounted where it is started.
+    pub needs_mount: Option<String>,
 }
 
 impl Part {
@@ -63,6 +65,7 @@ pub fn parts(state: &State, service: &Service) -> Vec<Part> {
             start: VOLUME_START,
             stop: VOLUME_STOP,
             monitor: Some((Millis(2_000), Millis(10_000))),
+            needs_mount: None,
         });
         if let (Some(directory), Some(file_system)) = (service.mount.as_ref(), volume.file_system.as_ref()) {
             let mut mount = agent::Resource::new(id("mount"), agent::Class::Ocf, "Filesystem")
@@ -77,6 +80,7 @@ pub fn parts(state: &State, service: &Service) -> Vec<Part> {
                 start: Millis(60_000),
                 stop: Millis(60_000),
                 monitor: Some((Millis(10_000), Millis(40_000))),
+                needs_mount: None,
             });
         }
     }
@@ -93,6 +97,7 @@ pub fn parts(state: &State, service: &Service) -> Vec<Part> {
             start: Millis(20_000),
             stop: Millis(10_000),
             monitor: Some((Millis(5_000), Millis(10_000))),
+            needs_mount: None,
         });
     }
     parts.extend(service.resources.iter().map(|resource| program(service, resource)));
@@ -160,6 +165,7 @@ fn program(service: &Service, resource: &Resource) -> Part {
         start: timeout("start", 60_000),
         stop: timeout("stop", 60_000),
         monitor: (every.0 > 0).then(|| (every, timeout("monitor", 30_000))),
+        needs_mount: service.mount.clone(),
     }
 }
 

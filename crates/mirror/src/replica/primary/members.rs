@@ -306,8 +306,12 @@ impl Replica {
         if peer.link.is_some() && peer.session != session {
             return false;
         }
-        let last = if peer.part == PeerPart::On { peer.last_heard } else { Some(peer.off_since.max(since)) };
-        !self.silent(last)
+        if peer.part == PeerPart::On {
+            return !self.silent(peer.last_heard);
+        }
+        // It may still find its way in for a while, unless it had fallen silent long before: a predecessor that died
+        // is not waited for again after its lease has run out.
+        !self.silent(Some(peer.off_since.max(since))) && !self.silent(Some(peer.last_heard.unwrap_or(since)))
     }
 
     pub(super) fn propose(&mut self, change: GroupChange) {

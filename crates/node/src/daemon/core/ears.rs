@@ -4,6 +4,7 @@ use super::Core;
 use crate::{
     daemon::{
         messages::{Message, NodeReport, VolumeReport},
+        parts::{self, services},
         volumes,
         voter_link::VoterEvent,
         world::Heard,
@@ -59,6 +60,10 @@ impl Core {
                 let what = if alive { "is heard" } else { "is no longer heard" };
                 self.note(&self.world.name_of(node.node), what, "");
             }
+            if was && !alive {
+                // What it said last may be long past when it is heard again: it is asked anew.
+                self.world.reports.remove(&node.node);
+            }
             let heard = Heard {
                 alive,
                 dead: !alive,
@@ -77,6 +82,12 @@ impl Core {
         self.world.state = Arc::new(state);
         let known: BTreeSet<NodeId> = self.world.state.nodes.keys().copied().collect();
         self.world.reports.retain(|node, _| known.contains(node));
+        let configured: BTreeSet<String> = services(&self.world.state)
+            .iter()
+            .flat_map(|service| parts::parts(&self.world.state, service))
+            .map(|part| part.id)
+            .collect();
+        self.local.keep(|id| configured.contains(id));
         self.keep_volumes();
     }
 
@@ -90,7 +101,7 @@ impl Core {
                     tracing::warn!(%from, resource = order.resource, "an order of a node that does not lead");
                     return;
                 }
-                self.take_order(Some(from), order);
+                self.take_new_order(from, order);
             }
             Message::Ran { request, well, report } => {
                 self.take_report(from, report);

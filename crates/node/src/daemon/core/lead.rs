@@ -22,7 +22,7 @@ impl Core {
             None => {
                 self.broadcast(&Message::Ask);
                 // Plans of a leader that knows nothing of the others yet would probe what it could have heard.
-                Leader::new(self.start)
+                Leader::new(crate::random_id().unwrap_or(self.start))
             }
         };
         let commands = if self.knows_all_living() {
@@ -34,7 +34,7 @@ impl Core {
         for command in commands {
             match command {
                 Command::Send(node, Message::Run(order)) if node == self.setup.me => {
-                    self.take_order(Some(node), order);
+                    self.take_new_order(node, order);
                 }
                 Command::Send(node, message) if node == self.setup.me => self.received(node, message),
                 Command::Send(node, message) => self.setup.voter.send(node, message.encode()),

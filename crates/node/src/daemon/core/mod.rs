@@ -113,6 +113,10 @@ pub struct Core {
     /// Resources an operation runs on now, and orders that wait for it.
     busy: BTreeMap<String, VecDeque<(Option<NodeId>, Order)>>,
     proposed: BTreeSet<String>,
+    /// Orders of other daemons by number, and how they ended.
+    orders: BTreeMap<u64, Option<bool>>,
+    /// The same, oldest first.
+    order_numbers: VecDeque<u64>,
     formatting: BTreeSet<String>,
     last_primary: BTreeMap<GroupId, NodeId>,
     /// What the voter was told last.
@@ -145,6 +149,8 @@ impl Core {
             quorate_at: None,
             busy: BTreeMap::new(),
             proposed: BTreeSet::new(),
+            orders: BTreeMap::new(),
+            order_numbers: VecDeque::new(),
             formatting: BTreeSet::new(),
             last_primary: BTreeMap::new(),
             wanted: None,

@@ -8,11 +8,36 @@ use crate::{
     },
     paths::Paths,
 };
-use anshin_agent::{Action, Operation, OperationResult, Rc, Runner, Status};
+use anshin_agent::{Action, Operation, OperationResult, Rc, Runner, Status, release};
 use anshin_base::NodeId;
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, path::Path, time::Duration};
+
+/// Orders remembered, so that one that comes twice is run once.
+const ORDERS_MAX: usize = 1_000;
 
 impl Core {
+    /// An order from another daemon; one that is known already is not run again, only answered again.
+    pub(super) fn take_new_order(&mut self, from: NodeId, order: Order) {
+        let request = order.request;
+        match self.orders.get(&request) {
+            None => {
+                self.orders.insert(request, None);
+                self.order_numbers.push_back(request);
+                if self.order_numbers.len() > ORDERS_MAX
+                    && let Some(oldest) = self.order_numbers.pop_front()
+                {
+                    self.orders.remove(&oldest);
+                }
+                self.take_order(Some(from), order);
+            }
+            Some(None) => {}
+            Some(Some(well)) => {
+                let message = Message::Ran { request, well: *well, report: self.own_report() };
+                self.setup.voter.send(from, message.encode());
+            }
+        }
+    }
+
     pub(super) fn take_order(&mut self, from: Option<NodeId>, order: Order) {
         if let Some(queue) = self.busy.get_mut(&order.resource) {
             queue.push_back((from, order));
@@ -42,6 +67,9 @@ impl Core {
         }
         self.refresh_own_report();
         if let Some(leader) = asked_by {
+            if let Some(known) = self.orders.get_mut(&order.request) {
+                *known = Some(well);
+            }
             let report = self.own_report();
             self.world.reports.insert(self.setup.me, report.clone());
             if leader == self.setup.me {
@@ -106,6 +134,13 @@ async fn run_operation(runner: &Runner, paths: &Paths, order: &Order) -> Operati
                     return OperationResult::failed(Rc::UNIMPLEMENTED, Status::Error, why);
                 }
             };
+            if action == Action::Start
+                && let Some(mount) = order.needs_mount.as_ref()
+                && !release::is_mounted(Path::new(mount))
+            {
+                let why = format!("{mount} is not mounted here");
+                return OperationResult::failed(Rc::GENERIC, Status::Error, why);
+            }
             if action == Action::Start
                 && resource.kind == "Filesystem"
                 && let Err(problem) = volumes::prepare(resource).await
