@@ -23,6 +23,11 @@ impl Spans {
         self.open = seen;
     }
 
+    /// Whether the last look saw it.
+    pub fn is_so(&self) -> bool {
+        self.open
+    }
+
     /// The spans in order.
     pub fn all(&self) -> &[(Instant, Instant)] {
         &self.spans

@@ -46,13 +46,18 @@ fn isolate(
     heal(stage, &active)?;
     stage.site.wait_protected(PATIENCE)?;
     stage.one_after_the_other(&inside, &successor, start)?;
-    let seen = stage.watch.seen(&active);
+    let mut seen = stage.watch.seen(&active);
+    let end = Instant::now() + PATIENCE;
+    while seen.mount.is_so() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+        seen = stage.watch.seen(&active);
+    }
     for writer in [client, inside, successor] {
         stage.done(writer);
     }
     stage.rows_are_there()?;
     stage.promises_held()?;
-    if seen.mount.last().is_some_and(|at| at + Duration::from_secs(1) > Instant::now()) {
+    if seen.mount.is_so() {
         return refuse(format!("{active} still has the file system mounted after healing"));
     }
     let held = seen.address.last().map_or(Duration::ZERO, |last| last.saturating_duration_since(start));

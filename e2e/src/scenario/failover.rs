@@ -105,9 +105,9 @@ pub fn planned_move(stage: &mut Stage) -> Result<()> {
         thread::sleep(WARM);
         let start = Instant::now();
         stage.site.must(&active, &["service", "move", &service, "--to", &other])?;
+        stage.site.wait("moved", PATIENCE, |status| status.service_node().as_ref() == Some(&other))?;
         client.wait_after(Instant::now(), PATIENCE)?;
         let took = start.elapsed();
-        stage.site.wait("moved", PATIENCE, |status| status.service_node().as_ref() == Some(&other))?;
         let pause = client.longest_pause(start);
         stage.done(client);
         stage.rows_are_there()?;

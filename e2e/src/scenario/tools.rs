@@ -3,6 +3,8 @@
 use super::stage::{PATIENCE, Stage};
 use crate::error::{LabError, Result, refuse};
 use crate::lab::node;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// qemu-img, nbdinfo, nbdcopy and fio, each with what it is used for.
 pub fn nbd(stage: &mut Stage) -> Result<()> {
@@ -43,12 +45,18 @@ pub fn nbd(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The node on which the bare volume is served.
+/// The node on which the bare volume is served, once one does.
 fn holder(stage: &Stage) -> Result<String> {
     let serves = |name: &&String| {
         node::output(&stage.lab, name, &["test", "-S", "/run/anshin/volume-bare.nbd"]).is_ok()
             && node::output(&stage.lab, name, &["test", "-e", "/dev/anshin/bare"]).is_ok()
     };
-    let holder = stage.site.data_nodes().iter().find(serves);
-    holder.cloned().map_or_else(|| refuse("no node serves the bare volume"), Ok)
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(holder) = stage.site.data_nodes().iter().find(serves) {
+            return Ok(holder.clone());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    refuse("no node serves the bare volume")
 }
