@@ -1,5 +1,7 @@
 //! The program as a user starts it, against a socket that gives known answers: what it asks, prints and how it ends.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 use anshin_base::Problem;
 use anshin_node::view::{Facts, SiteStatus};
 use serde::Serialize;

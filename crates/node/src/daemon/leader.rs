@@ -43,7 +43,7 @@ pub enum Command {
 #[derive(Clone, Debug)]
 enum Open {
     /// A node was asked with this order, last at `sent`.
-    Asked { order: Order, node: NodeId, sent: Mono, until: Mono },
+    Asked { order: Box<Order>, node: NodeId, sent: Mono, until: Mono },
     /// A volume's promotion was proposed against this generation; the node is asked once it is recorded.
     Promoting { proposed: Option<Generation>, until: Mono },
 }
@@ -168,7 +168,7 @@ impl Leader {
                 && now.since(*sent) >= ASK_AGAIN
             {
                 *sent = now;
-                out.push(Command::Send(*node, Message::Run(order.clone())));
+                out.push(Command::Send(*node, Message::Run((**order).clone())));
             }
         }
     }
@@ -233,7 +233,7 @@ impl Leader {
             needs_mount: part.needs_mount.clone(),
         };
         let until = now.after(timeout).after(ORDER_SLACK);
-        self.open.insert(action.id, Open::Asked { order: order.clone(), node, sent: now, until });
+        self.open.insert(action.id, Open::Asked { order: Box::new(order.clone()), node, sent: now, until });
         out.push(Command::Send(node, Message::Run(order)));
     }
 

@@ -73,7 +73,8 @@ impl LocalResources {
             known.records.retain(|record| record.operation != "monitor");
         }
         // A probe that finds what it did not expect is knowledge, not a failure of the resource.
-        if !well && !(probe && result.rc != Rc::GENERIC) {
+        let told = probe && result.rc != Rc::GENERIC;
+        if !well && !told {
             count_failure(&mut known.failures, order, at);
         }
         let operation = order.operation.clone();
@@ -173,18 +174,6 @@ impl LocalResources {
         orders.collect()
     }
 
-    /// Resources that may run here, with what they are, in no particular order.
-    #[must_use]
-    pub fn running(&self) -> Vec<(String, Work)> {
-        let reports = self.reports();
-        let running = reports.iter().filter(|report| report.running() == Some(true));
-        running
-            .filter_map(|report| {
-                self.known.get(&report.id).map(|known| (report.id.clone(), known.work.clone()))
-            })
-            .collect()
-    }
-
     /// What the others are told.
     #[must_use]
     pub fn reports(&self) -> Vec<ResourceReport> {
@@ -267,7 +256,7 @@ mod tests {
         local.ended(&order("start", 0, 0), OperationResult::done(Rc::OK), 1);
         local.ended(&order("monitor", 5_000, 0), OperationResult::done(Rc::OK), 2);
         let again = LocalResources::load(file.clone()).unwrap();
-        assert_eq!(again.running().len(), 1);
+        assert_eq!(again.reports()[0].running(), Some(true));
         assert_eq!(again.recurring()[0].interval, Millis(5_000));
         assert_eq!(again.call, 2);
         fs::remove_file(file).unwrap();
