@@ -105,6 +105,7 @@ pub fn one_way(stage: &mut Stage) -> Result<()> {
 
 /// Every process of the active server stops for ten seconds and then goes on where it stood.
 pub fn freeze(stage: &mut Stage) -> Result<()> {
+    stage.paused = true;
     for round in 1..=stage.rounds {
         let takeover = isolate(
             stage,

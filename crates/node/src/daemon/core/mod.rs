@@ -51,8 +51,8 @@ pub enum Event {
         /// What came of it.
         result: OperationResult,
     },
-    /// A repeated monitor is due.
-    MonitorDue(Order),
+    /// A repeated monitor is due; the number is that of its watch.
+    MonitorDue(u64, Order),
     /// A volume process told something; None when its connection ended.
     Volume(String, Option<Box<VolumeEvent>>),
     /// A volume process was asked for its status.
@@ -72,6 +72,7 @@ struct VolumeHere {
     /// Its first word arrived: what it is is known.
     heard: bool,
     cleaning: bool,
+    suspended: bool,
 }
 
 /// What the core needs.
@@ -113,6 +114,9 @@ pub struct Core {
     /// Resources an operation runs on now, and orders that wait for it.
     busy: BTreeMap<String, VecDeque<(Option<NodeId>, Order)>>,
     proposed: BTreeSet<String>,
+    /// The one watch that counts of every repeated monitor.
+    watches: BTreeMap<(String, Millis), u64>,
+    watch_last: u64,
     /// Orders of other daemons by number, and how they ended.
     orders: BTreeMap<u64, Option<bool>>,
     /// The same, oldest first.
@@ -149,6 +153,8 @@ impl Core {
             quorate_at: None,
             busy: BTreeMap::new(),
             proposed: BTreeSet::new(),
+            watches: BTreeMap::new(),
+            watch_last: 0,
             orders: BTreeMap::new(),
             order_numbers: VecDeque::new(),
             formatting: BTreeSet::new(),
@@ -186,15 +192,7 @@ impl Core {
         match event {
             Event::Voter(event) => self.voter_event(event),
             Event::Ended { asked_by, order, result } => self.ended(asked_by, &order, result),
-            Event::MonitorDue(order) => {
-                if self.local.recurs(&order.resource, order.interval) {
-                    if self.busy.contains_key(&order.resource) {
-                        self.repeat(order);
-                    } else {
-                        self.run_order(None, order);
-                    }
-                }
-            }
+            Event::MonitorDue(watch, order) => self.monitor_due(watch, order),
             Event::Volume(volume, event) => self.volume_event(&volume, event.map(|event| *event)),
             Event::VolumeStatus(volume, status) => {
                 if let Some(here) = self.volumes.get_mut(&volume) {

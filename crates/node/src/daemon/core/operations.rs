@@ -4,6 +4,7 @@ use super::{Core, Event};
 use crate::{
     daemon::{
         messages::{Message, Order, Work},
+        parts::services,
         volumes,
     },
     paths::Paths,
@@ -107,12 +108,42 @@ impl Core {
         self.note(&order.resource, what, &took);
     }
 
+    /// Looks again after the interval. There is one such watch per monitor: a newer one replaces what still sleeps.
     pub(super) fn repeat(&mut self, order: Order) {
+        self.watch_last += 1;
+        let watch = self.watch_last;
+        self.watches.insert((order.resource.clone(), order.interval), watch);
         let events = self.setup.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(order.interval.0)).await;
-            let _ = events.send(Event::MonitorDue(order)).await;
+            let _ = events.send(Event::MonitorDue(watch, order)).await;
         });
+    }
+
+    pub(super) fn monitor_due(&mut self, watch: u64, order: Order) {
+        let key = (order.resource.clone(), order.interval);
+        if self.watches.get(&key) != Some(&watch) {
+            return;
+        }
+        if !self.local.recurs(&order.resource, order.interval) {
+            self.watches.remove(&key);
+        } else if self.busy.contains_key(&order.resource) || self.rests_on_lost_lease(&order) {
+            self.repeat(order);
+        } else {
+            self.run_order(None, order);
+        }
+    }
+
+    /// While a volume holds its I/O, or is being taken down, what stands on it looks broken: that is the volume's
+    /// matter and no failure of theirs (R12).
+    fn rests_on_lost_lease(&self, order: &Order) -> bool {
+        if matches!(order.work, Work::Volume { .. }) {
+            return false;
+        }
+        let Some((name, _)) = order.resource.rsplit_once('.') else { return false };
+        let service = services(&self.world.state).into_iter().find(|service| service.name == name);
+        let here = service.and_then(|service| service.volume).and_then(|volume| self.volumes.get(&volume));
+        here.is_some_and(|here| here.cleaning || here.suspended || !here.status.as_ref().is_some_and(volumes::serves))
     }
 }
 

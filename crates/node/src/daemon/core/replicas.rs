@@ -116,9 +116,16 @@ impl Core {
                 self.note(volume, "is deposed here: its users are stopped", &why);
                 self.begin_take_down(volume);
             }
-            VolumeEvent::Suspended { why } => self.note(volume, "holds its I/O", &why),
-            VolumeEvent::Resumed => self.note(volume, "takes I/O again", ""),
+            VolumeEvent::Suspended { why } => {
+                self.set_suspended(volume, true);
+                self.note(volume, "holds its I/O", &why);
+            }
+            VolumeEvent::Resumed => {
+                self.set_suspended(volume, false);
+                self.note(volume, "takes I/O again", "");
+            }
             VolumeEvent::Serve { generation } => {
+                self.set_suspended(volume, false);
                 self.note(volume, &format!("serves in generation {generation}"), "")
             }
             VolumeEvent::ResyncDone { target, compared, sent } => {
@@ -145,6 +152,12 @@ impl Core {
             | VolumeEvent::DeviceGone
             | VolumeEvent::Demoted
             | VolumeEvent::Quiesced => {}
+        }
+    }
+
+    fn set_suspended(&mut self, volume: &str, suspended: bool) {
+        if let Some(here) = self.volumes.get_mut(volume) {
+            here.suspended = suspended;
         }
     }
 
@@ -212,6 +225,7 @@ impl Core {
         {
             for part in parts::parts(&self.world.state, service) {
                 self.local.taken_down(&part.id, now);
+                self.local.clean_up(&part.id, false);
             }
         }
         if let Some(here) = self.volumes.get_mut(volume) {
