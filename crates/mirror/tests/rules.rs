@@ -307,6 +307,56 @@ fn r7_a_restored_old_image_is_reported_compared_in_full_and_never_promotable() {
     assert!(world.status(0).counters.resync_compared_bytes >= 64 * MIB);
 }
 
+/// Closes: an image taken between the progress number and the data that it speaks for, later taken for current.
+#[test]
+fn r7_an_image_taken_while_a_flush_runs_and_without_its_data_looks_older_than_the_confirmed_flush() {
+    let mut lacking = 0;
+    for (node, steps) in (0..2).flat_map(|node| (0..24).map(move |steps| (node, steps))) {
+        let mut world = World::in_sync(2);
+        world.put(0, 0, 1);
+        let flush = world.request(0, FrontOp::Flush);
+        for _ in 0..steps {
+            world.step();
+        }
+        let mut image = world.nodes[node].disk.clone();
+        image.crash(Keep::Nothing, &mut world::Dice(1));
+        world.settle();
+        assert_eq!(world.answer(0, flush), DONE);
+        world.crash(node, Keep::All);
+        let lacks = image.byte(0) != 1;
+        lacking += u32::from(lacks);
+        world.nodes[node].disk = image;
+        world.cut(0, 1);
+        world.start(node);
+        world.run(300);
+        assert!(!(lacks && world.nodes[node].promotable), "node {node} after {steps} steps");
+    }
+    assert!(lacking > 4, "too few images lack the data: {lacking}");
+}
+
+/// Closes: numbers of different replicas that mean nothing to each other, so that after a restart of all an image is
+/// preferred to the member that holds what was flushed since.
+#[test]
+fn r7_after_a_flush_the_progress_of_all_members_is_the_same_and_known_to_each_other() {
+    let mut world = World::in_sync(3);
+    for round in 0..5 {
+        world.put(0, 0, round);
+        world.flush(0);
+    }
+    let progress: Vec<u64> = (0..3).map(|node| world.status(node).progress).collect();
+    assert!(progress[0] == progress[1] && progress[1] == progress[2], "{progress:?}");
+    world.put(0, 0, 9);
+    for node in 1..3 {
+        let peers = world.status(node).peers;
+        let primary = peers.iter().find(|peer| peer.replica == id(0)).unwrap();
+        assert_eq!(primary.progress, progress[0], "node {node} can tell an older image of the primary");
+    }
+    world.run(20);
+    for node in 0..3 {
+        assert_eq!(world.highest[&id(node)], progress[node], "the voters were told");
+    }
+}
+
 /// Closes: restarts that count the progress up until an old image looks new.
 #[test]
 fn r7_restarts_without_a_ledger_do_not_make_an_old_image_look_newer() {

@@ -281,6 +281,9 @@ impl Replica {
                     peer.ask_after = again;
                 }
             }
+            Message::OldImage { seen } if !self.stage_serves() && self.counted_on() => {
+                self.old_image_late(seen);
+            }
             // A serving primary that is told so has gone on already; the peer's copy is what is compared then.
             Message::OldImage { seen } if self.role != Role::Primary => self.old_image(seen),
             Message::OldImage { seen } => {

@@ -39,7 +39,7 @@ impl Replica {
         if alone {
             primary.alone_until = now.after(lease);
         }
-        let points = primary.points;
+        let points = self.points_now();
         for replica in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send(replica, Message::LeaseRequest { number, points });
         }
@@ -177,7 +177,7 @@ impl Replica {
         if let Some(peer) = self.peers.get_mut(&replica) {
             peer.part = PeerPart::On;
         }
-        let points = self.pri().points;
+        let points = self.points_now();
         let stamp = self.stamp().clone();
         self.send(replica, Message::Begin { next, points });
         self.send(replica, Message::Set(stamp));

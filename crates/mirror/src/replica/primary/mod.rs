@@ -45,6 +45,8 @@ pub(super) enum Stage {
 struct Op {
     /// None for a flush.
     change: Option<Change>,
+    /// Of a flush: the progress number that everyone reaches with it.
+    progress: u64,
     /// Replicas that have not confirmed it.
     waiting: BTreeSet<ReplicaId>,
     /// The own disk has not done it.
@@ -75,6 +77,8 @@ pub(super) struct Primary {
     next: Seq,
     ops: BTreeMap<Seq, Op>,
     pub points: Points,
+    /// The progress number given to the newest flush.
+    promised: u64,
     /// Parts of writes that are not submitted yet, in order of arrival.
     parts: VecDeque<(RequestId, Change)>,
     requests: BTreeMap<RequestId, Request>,
@@ -131,6 +135,7 @@ impl Primary {
             next: 1,
             ops: BTreeMap::new(),
             points: Points::default(),
+            promised: 0,
             parts: VecDeque::new(),
             requests: BTreeMap::new(),
             reads: VecDeque::new(),
@@ -183,6 +188,11 @@ impl Replica {
 
     fn pri(&mut self) -> &mut Primary {
         self.primary.as_mut().expect("invariant: only called in the role of primary")
+    }
+
+    /// Whether requests are, or were, served in this reign.
+    pub(super) fn stage_serves(&self) -> bool {
+        self.stage() == Stage::Serving
     }
 
     fn stage(&self) -> Stage {

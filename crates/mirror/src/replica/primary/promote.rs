@@ -8,6 +8,9 @@ use anshin_base::ReplicaId;
 
 impl Replica {
     pub(super) fn promotion_pass(&mut self) {
+        if self.fail_after.is_some() {
+            return;
+        }
         match self.stage() {
             Stage::Checking => {
                 let problem = self.why_not_yet();
