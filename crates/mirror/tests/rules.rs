@@ -74,6 +74,48 @@ fn r2_a_flush_and_a_forced_write_are_durable_on_every_member() {
     }
 }
 
+/// Closes: a member with a hung disk that still answers signs of life and holds every write for ever.
+#[test]
+fn r2_a_member_that_lives_but_does_nothing_is_removed() {
+    let mut world = World::in_sync(3);
+    world.nodes[2].disk.held = true;
+    let write = world.write(0, 0, 9, 4096);
+    world.run(5000);
+    assert_eq!((world.answer(0, write), world.set()), (None, vec![0, 1, 2]), "slow is not stuck");
+    world.run(6000);
+    assert_eq!((world.answer(0, write), world.set()), (DONE, vec![0, 1]));
+    world.put(0, 4096, 8);
+    world.nodes[2].disk.held = false;
+    world.run(3000);
+    assert_eq!(world.set(), [0, 1, 2]);
+    world.assert_equal();
+}
+
+/// Closes: the target of a resync that answers nothing but signs of life and holds every write.
+#[test]
+fn r2_a_target_that_lives_but_does_nothing_is_left_to_its_dirty_record() {
+    let mut world = World::in_sync(2);
+    world.cut(0, 1);
+    world.run(1500);
+    for block in 0..200u64 {
+        world.put(0, block * 64 * 4096, 1);
+    }
+    world.heal(0, 1);
+    while !world.status(0).peers[0].attached {
+        assert!(world.step() || world.now.0 < 60_000_000_000);
+    }
+    world.nodes[1].disk.held = true;
+    let write = world.write(0, 0, 9, 4096);
+    world.run(1000);
+    assert_eq!(world.answer(0, write), None);
+    world.run(3000);
+    assert_eq!(world.answer(0, write), DONE);
+    world.nodes[1].disk.held = false;
+    world.run(3000);
+    assert!(world.member(1));
+    world.assert_equal();
+}
+
 /// Closes: two writes to one block, applied in different order on two replicas.
 #[test]
 fn r2_overlapping_writes_are_applied_in_the_same_order_everywhere() {
@@ -352,8 +394,8 @@ fn r7_after_a_flush_the_progress_of_all_members_is_the_same_and_known_to_each_ot
         assert_eq!(primary.progress, progress[0], "node {node} can tell an older image of the primary");
     }
     world.run(20);
-    for node in 0..3 {
-        assert_eq!(world.highest[&id(node)], progress[node], "the voters were told");
+    for (node, reached) in progress.into_iter().enumerate() {
+        assert_eq!(world.highest[&id(node)], reached, "the voters were told");
     }
 }
 

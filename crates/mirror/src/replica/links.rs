@@ -51,6 +51,8 @@ pub(super) struct Peer {
     /// It knows a newer entry than ours, or is still busy; not asked again before this.
     pub ask_after: Mono,
     pub highest: u64,
+    /// Signs of life sent since it last did anything of what it was asked, while something is asked.
+    pub idle_beats: u64,
 }
 
 impl Peer {
@@ -59,6 +61,7 @@ impl Peer {
         self.link = None;
         self.part = Part::Off;
         self.sync = None;
+        self.idle_beats = 0;
     }
 }
 

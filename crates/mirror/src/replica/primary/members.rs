@@ -11,6 +11,12 @@ use std::collections::BTreeMap;
 /// Requests for leases that are remembered; older ones would have run out anyway.
 const HEARTBEATS_MAX: usize = 256;
 
+/// A member that answers signs of life but does nothing of what it was asked (a hung disk) is proposed for removal after
+/// this many times the silence that would remove it.
+const STUCK_MEMBER: u64 = 10;
+/// The same for a target of a resync; nobody loses anything when it goes, but writes wait for it while it stays.
+const STUCK_TARGET: u64 = 3;
+
 impl Replica {
     fn unique(&mut self) -> u64 {
         self.request_next += 1;
@@ -25,6 +31,34 @@ impl Replica {
         let next = self.now.after(self.config.heartbeat);
         self.pri().heartbeat_at = next;
         self.send_heartbeats();
+        self.count_idle();
+    }
+
+    /// Notices peers that live but do nothing of what they were asked. Counted in signs of life, not in time: after a
+    /// pause of this process their answers may still wait to be read.
+    fn count_idle(&mut self) {
+        let mut late = Vec::new();
+        for replica in self.peers_on() {
+            // What our own disk has not done either is no fault of the peer.
+            let owes = |op: &super::Op| !op.local && op.waiting.contains(&replica);
+            let owed = self.pri().ops.values().any(owes);
+            let Some(peer) = self.peers.get_mut(&replica) else { continue };
+            let awaited = owed || peer.sync.as_ref().is_some_and(Sync::awaits);
+            peer.idle_beats = if awaited { peer.idle_beats + 1 } else { 0 };
+            late.push(replica);
+        }
+        late.retain(|replica| self.stuck(*replica, STUCK_TARGET));
+        let in_sync = self.in_sync();
+        for replica in late {
+            if !in_sync.contains_key(&replica) && !self.pri().maybe.contains_key(&replica) {
+                self.drop_peer(replica, "it answers signs of life but does nothing of what it is asked");
+            }
+        }
+    }
+
+    fn stuck(&self, replica: ReplicaId, times: u64) -> bool {
+        let limit = self.config.peer_silent.0.saturating_mul(times) / self.config.heartbeat.0.max(1);
+        self.peers.get(&replica).is_some_and(|peer| peer.idle_beats > limit)
     }
 
     pub(super) fn send_heartbeats(&mut self) {
@@ -304,6 +338,9 @@ impl Replica {
             return !self.silent(Some(since));
         };
         if peer.link.is_some() && peer.session != session {
+            return false;
+        }
+        if self.stuck(replica, STUCK_MEMBER) {
             return false;
         }
         let last = if peer.part == PeerPart::On { peer.last_heard } else { Some(peer.off_since.max(since)) };

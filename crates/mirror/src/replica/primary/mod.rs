@@ -297,6 +297,11 @@ impl Replica {
         if self.role != Role::Primary {
             return;
         }
+        if !matches!(message, Message::LeaseGrant { .. } | Message::FlushWanted)
+            && let Some(peer) = self.peers.get_mut(&replica)
+        {
+            peer.idle_beats = 0;
+        }
         match message {
             Message::Attached { number, received, window } => {
                 self.attached(replica, number, received, window);
