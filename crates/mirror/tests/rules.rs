@@ -621,6 +621,36 @@ fn r17_a_planned_hand_over_serves_nobody_between_and_loses_nothing() {
     assert_eq!(world.set(), [0, 1], "nobody had to be removed");
 }
 
+/// Closes: a hand-over that hangs, or acknowledges, because the ledger could not decide when it was asked for.
+#[test]
+fn r17_a_planned_hand_over_without_a_ledger_answers_nobody_and_ends_when_the_ledger_returns() {
+    for member_lost in [false, true] {
+        let mut world = World::in_sync(2);
+        world.put(0, 0, 7);
+        world.quorum(false);
+        if member_lost {
+            world.cut(0, 1);
+        }
+        let open = world.write(0, 4096, 8, 4096);
+        world.command(0, Command::Demote);
+        world.run(20_000);
+        let late = world.write(0, 0, 9, 4096);
+        world.settle();
+        assert_eq!(world.answer(0, late), Some(Err(FrontError::NotPrimary)));
+        assert_eq!(world.events(0, |event| *event == Event::Demoted), 0);
+        assert_eq!(world.answer(0, open).is_none(), member_lost);
+        world.quorum(true);
+        world.run(3000);
+        assert_eq!(world.events(0, |event| *event == Event::Demoted), 1, "{}", world.dump());
+        assert_eq!(world.entry.as_ref().unwrap().primary, None);
+        world.rejoin(0);
+        world.promote(0);
+        world.run(3000);
+        assert_eq!(world.events(0, |event| matches!(event, Event::Serve { .. })), 2);
+        assert_eq!((world.get(0, 0), world.get(0, 4096)), (7, 8));
+    }
+}
+
 /// A planned move does not wait for a lease that its predecessor gave up.
 #[test]
 fn r11_a_lease_given_up_need_not_be_waited_out() {

@@ -85,7 +85,7 @@ impl Replica {
         if entry.primary == Some(me) {
             self.entry_changed(&before);
         } else {
-            self.depose(entry.generation, entry.primary.is_none());
+            self.depose(entry.generation);
         }
     }
 

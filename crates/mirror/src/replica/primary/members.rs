@@ -271,8 +271,9 @@ impl Replica {
         }
         let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
         let primary = self.pri();
-        let idle =
-            primary.proposal.is_none() && now >= primary.propose_after && primary.demote_flush.is_none();
+        // The last flush of a hand-over may wait for a member that is gone: it can only be removed.
+        let handing_over = primary.demote_flush.is_some() && primary.ops.is_empty();
+        let idle = primary.proposal.is_none() && now >= primary.propose_after && !handing_over;
         if stage < Stage::Reconciling || !quorate || !idle {
             return;
         }
@@ -319,7 +320,8 @@ impl Replica {
         if stage == Stage::Serving {
             for (replica, peer) in &self.peers {
                 let ready = peer.sync.as_ref().is_some_and(Sync::ready);
-                if peer.part == PeerPart::On && ready && !self.silent(peer.last_heard) {
+                let stuck = self.stuck(*replica, STUCK_TARGET);
+                if peer.part == PeerPart::On && ready && !stuck && !self.silent(peer.last_heard) {
                     desired.insert(*replica, peer.session);
                 }
             }

@@ -17,7 +17,7 @@ mod resync;
 use super::disk::For;
 use super::links::Part as PeerPart;
 use super::{Change, Numbered, Replica, Role};
-use crate::api::{Event, FrontError, RequestId};
+use crate::api::{Event, FrontError, Output, RequestId};
 use crate::codec::Stamped;
 use crate::wire::{Message, Points, Range, Seq};
 use anshin_base::{Generation, GroupChange, Mono, ReplicaId, SessionId};
@@ -251,10 +251,11 @@ impl Replica {
     }
 
     /// A newer generation has another primary, or none.
-    pub(super) fn depose(&mut self, generation: Generation, hand_over: bool) {
+    pub(super) fn depose(&mut self, generation: Generation) {
         let Some(primary) = self.primary.as_ref() else { return };
         let served = primary.stage == Stage::Serving;
-        let planned = hand_over && primary.demoting;
+        // A hand-over that ends in another's promotion is over just as well: the device's users are gone.
+        let planned = primary.demoting;
         // What was submitted and not confirmed by all is our open window, should the successor reconcile us.
         let window: Vec<Range> =
             primary.ops.values().filter_map(|op| op.change.as_ref()).map(Change::range).collect();
@@ -424,6 +425,10 @@ impl Replica {
                 // successor need not wait for what it granted.
                 self.send_heartbeats();
                 self.end_lease();
+                // Whoever still waits for an answer is gone; none may be given once a successor may serve.
+                for (id, _) in std::mem::take(&mut self.pri().answers) {
+                    self.out.push(Output::FrontDone { id, result: Err(FrontError::NotPrimary) });
+                }
                 let change = GroupChange::Demote {
                     group: self.superblock.group,
                     expect: self.stamp().generation(),

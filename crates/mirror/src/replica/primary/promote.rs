@@ -40,7 +40,9 @@ impl Replica {
                     self.pri().stage = Stage::Serving;
                     self.pri().suspended = None;
                     let generation = self.stamp().generation();
-                    self.event(Event::Serve { generation });
+                    if !self.pri().demoting {
+                        self.event(Event::Serve { generation });
+                    }
                 }
             }
             Stage::Serving => {}
