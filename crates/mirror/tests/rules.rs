@@ -758,3 +758,40 @@ fn a_resync_under_writes_ends_with_equal_copies() {
     world.assert_equal();
     assert_eq!(world.events(0, |event| matches!(event, Event::ResyncDone { target: ReplicaId(2), .. })), 2);
 }
+
+/// A sequential writer finds its next extents hot: neither side's log is on the way of a write.
+#[test]
+fn r5_the_log_runs_ahead_of_a_sequential_writer_on_both_sides() {
+    let mut world = World::sized(2, 512 * MIB, 64);
+    world.bring_in_sync();
+    let logged = |world: &World| [0, 1].map(|node| world.status(node).counters.log_transactions);
+    let before = logged(&world);
+    let mut cold = [0, 0];
+    for at in 0..256 {
+        // In sync nothing is in the dirty records: what may differ is hot.
+        cold[0] += u32::from(!world.replica(0).may_differ(id(1), at * MIB));
+        cold[1] += u32::from(!world.replica(1).may_differ(id(0), at * MIB));
+        world.put(0, at * MIB, 1);
+    }
+    let after = logged(&world);
+    for node in 0..2 {
+        assert!(after[node] - before[node] <= 12, "one for eight of the 64 extents: {before:?} {after:?}");
+        assert!(cold[node] <= 3, "{cold:?} writes waited for a log");
+    }
+}
+
+/// One long write is on its way to the peer's disk while its rest is still being sent.
+#[test]
+fn a_long_write_goes_in_parts_that_do_not_wait_for_each_other() {
+    let mut world = World::in_sync(2);
+    world.put(0, 0, 1);
+    world.hold(1, 0, true);
+    let from = world.sent.len();
+    let write = world.write(0, 0, 2, 1 << 20);
+    world.settle();
+    let sent = world.sent[from..].iter().filter(|(_, _, m)| matches!(m, Message::Write { .. })).count();
+    assert_eq!((sent, world.answer(0, write)), (4, None), "all are sent before the first is confirmed");
+    world.hold(1, 0, false);
+    world.settle();
+    assert_eq!(world.answer(0, write), DONE);
+}
