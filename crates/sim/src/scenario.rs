@@ -40,6 +40,8 @@ pub struct Scenario {
     pub large_permille: u64,
     /// Size of the volume in bytes; varied by seed.
     pub volume_bytes: u64,
+    /// Hot extents of the activity log; varied by seed: with few every extent is waited for, with more it runs ahead.
+    pub hot_extents: u32,
     /// Bugs switched on.
     pub bugs: BugSet,
 }
@@ -67,6 +69,7 @@ const PAIR: Scenario = Scenario {
     strikes: false,
     large_permille: 120,
     volume_bytes: 1 << 20,
+    hot_extents: 7,
     bugs: BugSet {
         mirror: NO_BUGS,
         coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false },
@@ -107,6 +110,7 @@ impl Scenario {
         self.total_loss = rng.permille(500);
         // Small volumes are written densely; large ones make the activity log change extents, but comparing them costs
         // most of a run's time.
+        self.hot_extents = if rng.permille(350) { 16 } else { 7 };
         self.volume_bytes = if rng.permille(self.large_permille) {
             rng.between(9, 14) << 22
         } else {

@@ -56,7 +56,7 @@ impl World {
             lease: anshin_base::Millis(900),
             drift_permille: 20,
             heartbeat: anshin_base::Millis(100),
-            hot_extents: 7,
+            hot_extents: self.scenario.hot_extents,
         };
         let start = self.new_start();
         let mut out = Vec::new();
