@@ -18,7 +18,7 @@ pub struct Times {
 
 impl Default for Times {
     fn default() -> Self {
-        Self { peer_silent: Millis(1_000), lease: Millis(900), drift_permille: 50, heartbeat: Millis(100) }
+        Self { peer_silent: Millis(1_000), lease: Millis(900), drift_permille: 20, heartbeat: Millis(100) }
     }
 }
 

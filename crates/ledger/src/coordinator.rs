@@ -25,8 +25,6 @@ pub struct Bugs {
     pub promote_unseen: bool,
     /// Choose from a state read long ago but expect the present generation (breaks R3).
     pub stale_read: bool,
-    /// Promote a replica that presents less progress than was seen of it (breaks R7).
-    pub promote_old_image: bool,
 }
 
 /// What the coordinator sees.
@@ -134,7 +132,7 @@ impl Coordinator {
             }
         }
         let known = self.perhaps_stale(group, known);
-        let candidates = candidates(now, view, group, wanted, self.bugs);
+        let candidates = candidates(now, view, group, wanted);
         match choose_candidate(&known, &candidates) {
             Ok(candidate) => Conclusion::Promote(candidate),
             Err(why) => match restarted(self.bugs, &known, &candidates) {
@@ -185,20 +183,14 @@ impl Coordinator {
 }
 
 /// Every replica's newest report, from the living and the dead.
-fn candidates(
-    now: Mono,
-    view: &View<'_>,
-    group: GroupId,
-    wanted: &BTreeMap<NodeId, i64>,
-    bugs: Bugs,
-) -> Vec<Candidate> {
+fn candidates(now: Mono, view: &View<'_>, group: GroupId, wanted: &BTreeMap<NodeId, i64>) -> Vec<Candidate> {
     let of_group = |report: &&ReplicaReport| report.group == group;
     let mut found = Vec::new();
     for (node, heard) in view.detector.heard() {
         let stands_by = view.state.nodes.get(node).is_none_or(|node| node.state != NodeState::Active);
         let score = if stands_by { -1 } else { wanted.get(node).copied().unwrap_or(-1) };
         for report in heard.sign.reports.iter().filter(of_group) {
-            let highest = if bugs.promote_old_image { 0 } else { (view.highest)(report.replica) };
+            let highest = (view.highest)(report.replica);
             let reachable = view.detector.alive(now, *node);
             found.push(Candidate { report: report.clone(), reachable, score, highest });
         }

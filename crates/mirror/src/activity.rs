@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: [u8; 8] = *b"anactlg1";
 const HEADER: usize = 64;
+/// Most extents that enter ahead of a sequential writer: 32 MiB.
+const AHEAD_MAX: u32 = 8;
 
 /// What is known of a hot extent.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,10 @@ pub(crate) struct ActivityLog {
     wanted: BTreeMap<u32, bool>,
     /// Extents in the record that is being written.
     entering: BTreeSet<u32>,
+    /// Extents that a sequential writer will reach next; they enter when there is room, and nobody waits for them.
+    ahead: BTreeSet<u32>,
+    /// The extent written last.
+    last: Option<u32>,
     uses: u64,
     /// Writes wait and nothing may cool: everyone must flush first.
     starved: bool,
@@ -51,8 +57,8 @@ pub(crate) struct Transaction {
 
 impl ActivityLog {
     pub fn new(layout: Layout) -> Self {
-        let (hot, wanted, entering) = Default::default();
-        Self { layout, sequence: 0, hot, wanted, entering, uses: 0, starved: false }
+        let (hot, wanted, entering, ahead) = Default::default();
+        Self { layout, sequence: 0, hot, wanted, entering, ahead, last: None, uses: 0, starved: false }
     }
 
     /// The log as found on disk: `ring` is the whole ring. Returns it with the extents that were hot.
@@ -115,6 +121,23 @@ impl ActivityLog {
         let hot = self.hot.get_mut(&extent);
         let hot = hot.expect("invariant: nothing is submitted into an extent that is not hot (R5)");
         *hot = Hot { tag: hot.tag.max(seq), used: self.uses };
+        self.look_ahead(extent);
+    }
+
+    /// A writer that goes from one extent into the next will go on: what follows enters before it is wanted, so that
+    /// nobody waits for the log once per extent.
+    fn look_ahead(&mut self, extent: u32) {
+        let before = self.last.replace(extent);
+        let next = extent.saturating_add(1);
+        let goes_on = before.is_some_and(|before| before.checked_add(1) == Some(extent));
+        if !goes_on || self.hot.contains_key(&next) || self.entering.contains(&next) {
+            return;
+        }
+        let count = (self.layout.hot_extents / 8).min(AHEAD_MAX);
+        let until = next.saturating_add(count).min(self.layout.extents());
+        let (hot, entering) = (&self.hot, &self.entering);
+        let new = |extent: &u32| !hot.contains_key(extent) && !entering.contains(extent);
+        self.ahead = (next..until).filter(new).collect();
     }
 
     /// A new numbering of writes begins: what was hot cools with its first flush that all confirm.
@@ -127,6 +150,7 @@ impl ActivityLog {
     /// No write waits any more (the queue was dropped).
     pub fn forget_wanted(&mut self) {
         self.wanted.clear();
+        self.ahead.clear();
         self.starved = false;
     }
 
@@ -134,9 +158,11 @@ impl ActivityLog {
     pub fn begin(&mut self, durable: Seq) -> Option<Transaction> {
         self.wanted.retain(|extent, _| !self.hot.contains_key(extent));
         self.starved &= !self.wanted.is_empty();
-        if self.wanted.is_empty() || !self.entering.is_empty() {
+        if (self.wanted.is_empty() && self.ahead.is_empty()) || !self.entering.is_empty() {
             return None;
         }
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.retain(|extent| !self.hot.contains_key(extent) && !self.wanted.contains_key(extent));
         let (usual, hard) = (self.layout.hot_extents as usize, self.layout.hot_hard() as usize);
         let mut coolable: Vec<(u64, u32)> = self
             .hot
@@ -145,7 +171,7 @@ impl ActivityLog {
             .map(|(extent, hot)| (hot.used, *extent))
             .collect();
         coolable.sort_unstable();
-        let excess = (self.hot.len() + self.wanted.len()).saturating_sub(usual);
+        let excess = (self.hot.len() + self.wanted.len() + ahead.len()).saturating_sub(usual);
         let cooled: Vec<u32> = coolable.into_iter().take(excess).map(|(_, extent)| extent).collect();
         for extent in &cooled {
             self.hot.remove(extent);
@@ -161,6 +187,7 @@ impl ActivityLog {
             !room
         });
         self.starved = !self.wanted.is_empty();
+        entering.extend(ahead.into_iter().take(usual.saturating_sub(named)));
         if self.entering.is_empty() && cooled.is_empty() { None } else { Some(self.record(cooled)) }
     }
 

@@ -6,8 +6,9 @@ pub const BLOCK: u64 = 4096;
 pub const EXTENT: u64 = 4 << 20;
 /// How much is compared at a time in a resync, in bytes: 64 blocks, so that one mask fits 64 bits.
 pub const CHUNK: u64 = 64 * BLOCK;
-/// Longest numbered write, in bytes; longer requests are cut. A part never crosses an extent.
-pub const PART_MAX: u64 = 1 << 20;
+/// Longest numbered write, in bytes; longer requests are cut, so that one part is on its way to the peer's disk while the
+/// next is being sent. A part never crosses an extent.
+pub const PART_MAX: u64 = 256 << 10;
 /// Blocks of one extent.
 pub const EXTENT_BLOCKS: u64 = EXTENT / BLOCK;
 /// Bitmaps kept: one per other replica of the group.

@@ -74,6 +74,48 @@ fn r2_a_flush_and_a_forced_write_are_durable_on_every_member() {
     }
 }
 
+/// Closes: a member with a hung disk that still answers signs of life and holds every write for ever.
+#[test]
+fn r2_a_member_that_lives_but_does_nothing_is_removed() {
+    let mut world = World::in_sync(3);
+    world.nodes[2].disk.held = true;
+    let write = world.write(0, 0, 9, 4096);
+    world.run(5000);
+    assert_eq!((world.answer(0, write), world.set()), (None, vec![0, 1, 2]), "slow is not stuck");
+    world.run(6000);
+    assert_eq!((world.answer(0, write), world.set()), (DONE, vec![0, 1]));
+    world.put(0, 4096, 8);
+    world.nodes[2].disk.held = false;
+    world.run(3000);
+    assert_eq!(world.set(), [0, 1, 2]);
+    world.assert_equal();
+}
+
+/// Closes: the target of a resync that answers nothing but signs of life and holds every write.
+#[test]
+fn r2_a_target_that_lives_but_does_nothing_is_left_to_its_dirty_record() {
+    let mut world = World::in_sync(2);
+    world.cut(0, 1);
+    world.run(1500);
+    for block in 0..200u64 {
+        world.put(0, block * 64 * 4096, 1);
+    }
+    world.heal(0, 1);
+    while !world.status(0).peers[0].attached {
+        assert!(world.step() || world.now.0 < 60_000_000_000);
+    }
+    world.nodes[1].disk.held = true;
+    let write = world.write(0, 0, 9, 4096);
+    world.run(1000);
+    assert_eq!(world.answer(0, write), None);
+    world.run(3000);
+    assert_eq!(world.answer(0, write), DONE);
+    world.nodes[1].disk.held = false;
+    world.run(3000);
+    assert!(world.member(1));
+    world.assert_equal();
+}
+
 /// Closes: two writes to one block, applied in different order on two replicas.
 #[test]
 fn r2_overlapping_writes_are_applied_in_the_same_order_everywhere() {
@@ -307,6 +349,56 @@ fn r7_a_restored_old_image_is_reported_compared_in_full_and_never_promotable() {
     assert!(world.status(0).counters.resync_compared_bytes >= 64 * MIB);
 }
 
+/// Closes: an image taken between the progress number and the data that it speaks for, later taken for current.
+#[test]
+fn r7_an_image_taken_while_a_flush_runs_and_without_its_data_looks_older_than_the_confirmed_flush() {
+    let mut lacking = 0;
+    for (node, steps) in (0..2).flat_map(|node| (0..24).map(move |steps| (node, steps))) {
+        let mut world = World::in_sync(2);
+        world.put(0, 0, 1);
+        let flush = world.request(0, FrontOp::Flush);
+        for _ in 0..steps {
+            world.step();
+        }
+        let mut image = world.nodes[node].disk.clone();
+        image.crash(Keep::Nothing, &mut world::Dice(1));
+        world.settle();
+        assert_eq!(world.answer(0, flush), DONE);
+        world.crash(node, Keep::All);
+        let lacks = image.byte(0) != 1;
+        lacking += u32::from(lacks);
+        world.nodes[node].disk = image;
+        world.cut(0, 1);
+        world.start(node);
+        world.run(300);
+        assert!(!(lacks && world.nodes[node].promotable), "node {node} after {steps} steps");
+    }
+    assert!(lacking > 4, "too few images lack the data: {lacking}");
+}
+
+/// Closes: numbers of different replicas that mean nothing to each other, so that after a restart of all an image is
+/// preferred to the member that holds what was flushed since.
+#[test]
+fn r7_after_a_flush_the_progress_of_all_members_is_the_same_and_known_to_each_other() {
+    let mut world = World::in_sync(3);
+    for round in 0..5 {
+        world.put(0, 0, round);
+        world.flush(0);
+    }
+    let progress: Vec<u64> = (0..3).map(|node| world.status(node).progress).collect();
+    assert!(progress[0] == progress[1] && progress[1] == progress[2], "{progress:?}");
+    world.put(0, 0, 9);
+    for node in 1..3 {
+        let peers = world.status(node).peers;
+        let primary = peers.iter().find(|peer| peer.replica == id(0)).unwrap();
+        assert_eq!(primary.progress, progress[0], "node {node} can tell an older image of the primary");
+    }
+    world.run(20);
+    for (node, reached) in progress.into_iter().enumerate() {
+        assert_eq!(world.highest[&id(node)], reached, "the voters were told");
+    }
+}
+
 /// Closes: restarts that count the progress up until an old image looks new.
 #[test]
 fn r7_restarts_without_a_ledger_do_not_make_an_old_image_look_newer() {
@@ -529,6 +621,36 @@ fn r17_a_planned_hand_over_serves_nobody_between_and_loses_nothing() {
     assert_eq!(world.set(), [0, 1], "nobody had to be removed");
 }
 
+/// Closes: a hand-over that hangs, or acknowledges, because the ledger could not decide when it was asked for.
+#[test]
+fn r17_a_planned_hand_over_without_a_ledger_answers_nobody_and_ends_when_the_ledger_returns() {
+    for member_lost in [false, true] {
+        let mut world = World::in_sync(2);
+        world.put(0, 0, 7);
+        world.quorum(false);
+        if member_lost {
+            world.cut(0, 1);
+        }
+        let open = world.write(0, 4096, 8, 4096);
+        world.command(0, Command::Demote);
+        world.run(20_000);
+        let late = world.write(0, 0, 9, 4096);
+        world.settle();
+        assert_eq!(world.answer(0, late), Some(Err(FrontError::NotPrimary)));
+        assert_eq!(world.events(0, |event| *event == Event::Demoted), 0);
+        assert_eq!(world.answer(0, open).is_none(), member_lost);
+        world.quorum(true);
+        world.run(3000);
+        assert_eq!(world.events(0, |event| *event == Event::Demoted), 1, "{}", world.dump());
+        assert_eq!(world.entry.as_ref().unwrap().primary, None);
+        world.rejoin(0);
+        world.promote(0);
+        world.run(3000);
+        assert_eq!(world.events(0, |event| matches!(event, Event::Serve { .. })), 2);
+        assert_eq!((world.get(0, 0), world.get(0, 4096)), (7, 8));
+    }
+}
+
 /// A planned move does not wait for a lease that its predecessor gave up.
 #[test]
 fn r11_a_lease_given_up_need_not_be_waited_out() {
@@ -635,4 +757,41 @@ fn a_resync_under_writes_ends_with_equal_copies() {
     assert!(world.member(1));
     world.assert_equal();
     assert_eq!(world.events(0, |event| matches!(event, Event::ResyncDone { target: ReplicaId(2), .. })), 2);
+}
+
+/// A sequential writer finds its next extents hot: neither side's log is on the way of a write.
+#[test]
+fn r5_the_log_runs_ahead_of_a_sequential_writer_on_both_sides() {
+    let mut world = World::sized(2, 512 * MIB, 64);
+    world.bring_in_sync();
+    let logged = |world: &World| [0, 1].map(|node| world.status(node).counters.log_transactions);
+    let before = logged(&world);
+    let mut cold = [0, 0];
+    for at in 0..256 {
+        // In sync nothing is in the dirty records: what may differ is hot.
+        cold[0] += u32::from(!world.replica(0).may_differ(id(1), at * MIB));
+        cold[1] += u32::from(!world.replica(1).may_differ(id(0), at * MIB));
+        world.put(0, at * MIB, 1);
+    }
+    let after = logged(&world);
+    for node in 0..2 {
+        assert!(after[node] - before[node] <= 12, "one for eight of the 64 extents: {before:?} {after:?}");
+        assert!(cold[node] <= 3, "{cold:?} writes waited for a log");
+    }
+}
+
+/// One long write is on its way to the peer's disk while its rest is still being sent.
+#[test]
+fn a_long_write_goes_in_parts_that_do_not_wait_for_each_other() {
+    let mut world = World::in_sync(2);
+    world.put(0, 0, 1);
+    world.hold(1, 0, true);
+    let from = world.sent.len();
+    let write = world.write(0, 0, 2, 1 << 20);
+    world.settle();
+    let sent = world.sent[from..].iter().filter(|(_, _, m)| matches!(m, Message::Write { .. })).count();
+    assert_eq!((sent, world.answer(0, write)), (4, None), "all are sent before the first is confirmed");
+    world.hold(1, 0, false);
+    world.settle();
+    assert_eq!(world.answer(0, write), DONE);
 }

@@ -80,8 +80,8 @@ fn make_replica(world: &World, replica: Option<ReplicaId>) -> [Disk; 2] {
     let Some(replica) = replica.filter(|_| world.scenario.volumes) else {
         return [Disk::new(0), Disk::new(0)];
     };
-    let volume_bytes = world.scenario.volume_bytes;
-    let format = Format { volume_bytes, group: GROUP, replica, hot_extents: 7, zeroed: true };
+    let (volume_bytes, hot_extents) = (world.scenario.volume_bytes, world.scenario.hot_extents);
+    let format = Format { volume_bytes, group: GROUP, replica, hot_extents, zeroed: true };
     let image = format.image().expect("invariant: the scenarios' volumes can be laid out");
     let mut meta = Disk::new(image.meta_bytes);
     for (offset, bytes) in image.writes {

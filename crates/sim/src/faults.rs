@@ -39,6 +39,11 @@ pub fn plan(world: &mut World) {
         let time = world.rng.between(from, until - 500 * MS);
         choose(world, time, until);
     }
+    if world.scenario.strikes {
+        let data = world.rng.index(world.scenario.data);
+        let time = world.rng.between(1_200 * MS, 2_500 * MS);
+        strike_after_return(world, time, until, data);
+    }
     if world.scenario.images {
         let at = world.rng.index(world.scenario.data);
         let save = world.rng.between(500 * MS, until / 2);
@@ -88,7 +93,8 @@ fn choose(world: &mut World, time: u64, until: u64) {
             cut(world, time, length, until, pairs);
         }
         9 => add(world, time, Fault::BreakLinks),
-        10 if nodes > 2 => strike(world, time, until, data),
+        10 if nodes > 2 && world.rng.permille(500) => strike(world, time, until, data),
+        10 if nodes > 2 => strike_after_return(world, time, until, data),
         11 => {
             let permille = world.rng.between(50, 400);
             add(world, time, Fault::Loss { permille });
@@ -108,6 +114,22 @@ fn strike(world: &mut World, time: u64, until: u64, data: At) {
     add(world, (removal + 2_000 * MS).min(until), Fault::Loss { permille: 0 });
     let death = removal + world.rng.between(50 * MS, 400 * MS);
     add(world, death.min(until), Fault::PowerLoss { nodes: vec![data], back: vec![2_000 * MS] });
+}
+
+/// A primary loses its secondary for just long enough to propose its removal, but nobody records it; the secondary comes
+/// back and grants the lease, and the primary dies: whatever it answered rests on the secondary, a member all the time.
+fn strike_after_return(world: &mut World, time: u64, until: u64, data: At) {
+    let pairs: Vec<_> =
+        (0..world.scenario.data).filter(|at| *at != data).flat_map(|at| [(at, data), (data, at)]).collect();
+    let length = world.rng.between(1_050 * MS, 1_600 * MS);
+    cut(world, time, length, until, pairs);
+    // What is on its way is lost with the connection, so that the secondary comes back without it.
+    let broken = world.rng.between(5 * MS, 300 * MS);
+    add(world, (time + broken).min(until), Fault::BreakLinks);
+    add(world, (time + broken + 900 * MS).min(until), Fault::Loss { permille: 1_000 });
+    add(world, (time + 3_500 * MS).min(until), Fault::Loss { permille: 0 });
+    let death = time + length + world.rng.between(5 * MS, 700 * MS);
+    add(world, death.min(until), Fault::PowerLoss { nodes: vec![data], back: vec![3_000 * MS] });
 }
 
 fn cut(world: &mut World, time: u64, length: u64, until: u64, pairs: Vec<(At, At)>) {

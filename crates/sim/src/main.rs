@@ -4,7 +4,7 @@
 
 use anshin_sim::{
     prove, run,
-    scenario::{SCENARIOS, Scenario},
+    scenario::{BugSet, SCENARIOS, Scenario},
 };
 use std::{
     process::ExitCode,
@@ -12,10 +12,11 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-const HELP: &str = "anshin-sim run --seeds A..B [--scenario NAME] [--bug NAME] [--twice N] [--threads N] [--keep-going] [--trace]
+const HELP: &str = "anshin-sim run --seeds A..B [--scenario NAME] [--budget SECONDS] [--bug NAME] [--twice N] [--threads N] [--keep-going] [--trace]
+    without --scenario the seeds take turns over all of them; --budget stops after that time and tells how many were done
 anshin-sim prove [--seeds N] [--threads N]
 anshin-sim list";
 
@@ -28,6 +29,15 @@ struct Options {
     bug: Option<String>,
     trace: bool,
     keep_going: bool,
+    budget: Option<Duration>,
+}
+
+impl Options {
+    /// What a seed is run in: the scenario asked for, or each in its turn.
+    fn scenario_of(&self, seed: u64) -> Scenario {
+        let turn = usize::try_from(seed % SCENARIOS.len() as u64).unwrap_or_default();
+        self.scenario.unwrap_or(SCENARIOS[turn])
+    }
 }
 
 fn main() -> ExitCode {
@@ -69,6 +79,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         bug: None,
         trace: false,
         keep_going: false,
+        budget: None,
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -87,6 +98,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
                 options.to = options.from + 1;
             }
             "--twice" => options.twice = number(value()?)?,
+            "--budget" => options.budget = Some(Duration::from_secs(number(value()?)?)),
             "--threads" => options.threads = number(value()?)?.clamp(1, 256) as usize,
             "--scenario" => {
                 let name = value()?;
@@ -103,29 +115,30 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
 }
 
 fn run_all(options: &Options) -> ExitCode {
-    let mut scenario = options.scenario.unwrap_or(SCENARIOS[1]);
+    let mut bugs = BugSet::default();
     if let Some(name) = &options.bug {
         let Some(bug) = prove::bug(name) else {
             println!("there is no bug `{name}`; see anshin-sim list");
             return ExitCode::from(2);
         };
-        scenario.bugs = bug.set();
+        bugs = bug.set();
     }
     let begun = Instant::now();
     let next = AtomicU64::new(options.from);
     let total = Mutex::new(Total::default());
     std::thread::scope(|threads| {
         for _ in 0..options.threads {
-            threads.spawn(|| worker(options, scenario, &next, &total));
+            threads.spawn(|| worker(options, bugs, begun, &next, &total));
         }
     });
     let total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seconds = begun.elapsed().as_secs_f64();
     let hours = total.simulated as f64 / 3.6e12;
     println!(
-        "scenario {}: {} seeds ({} twice) in {seconds:.1} s = {:.0} seeds/s, {hours:.2} cluster-hours, {} violations",
-        scenario.name,
+        "scenario {}: {} of {} seeds ({} twice) in {seconds:.1} s = {:.0} seeds/s, {hours:.2} cluster-hours, {} violations",
+        options.scenario.map_or("all", |scenario| scenario.name),
         total.seeds,
+        options.to.saturating_sub(options.from),
         total.twice,
         total.seeds as f64 / seconds,
         total.violations
@@ -145,12 +158,16 @@ struct Total {
     counts: std::collections::BTreeMap<&'static str, u64>,
 }
 
-fn worker(options: &Options, scenario: Scenario, next: &AtomicU64, total: &Mutex<Total>) {
+fn worker(options: &Options, bugs: BugSet, begun: Instant, next: &AtomicU64, total: &Mutex<Total>) {
     loop {
+        if options.budget.is_some_and(|budget| begun.elapsed() >= budget) {
+            return;
+        }
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= options.to {
             return;
         }
+        let scenario = Scenario { bugs, ..options.scenario_of(seed) };
         let report = run::seed(seed, scenario, options.trace);
         let twice = seed - options.from < options.twice;
         let same = !twice || run::seed(seed, scenario, false).hash == report.hash;

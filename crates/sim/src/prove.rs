@@ -30,7 +30,7 @@ impl Bug {
 }
 
 /// Every bug.
-pub const BUGS: [Bug; 13] = [
+pub const BUGS: [Bug; 12] = [
     Bug { name: "acknowledge-alone", scenario: "three", set: |set| set.mirror.acknowledge_alone = true },
     Bug { name: "cool-early", scenario: "extents", set: |set| set.mirror.cool_early = true },
     Bug { name: "skip-reconciliation", scenario: "three", set: |set| set.mirror.skip_reconciliation = true },
@@ -44,18 +44,13 @@ pub const BUGS: [Bug; 13] = [
     Bug { name: "forget-peer-hot", scenario: "extents", set: |set| set.mirror.forget_peer_hot = true },
     Bug {
         name: "complete-before-removal",
-        scenario: "three",
+        scenario: "strikes",
         set: |set| set.mirror.complete_before_removal = true,
     },
     Bug { name: "write-before-log", scenario: "extents", set: |set| set.mirror.write_before_log = true },
     Bug { name: "trust-old-image", scenario: "images", set: |set| set.mirror.trust_old_image = true },
     Bug { name: "promote-unseen", scenario: "three", set: |set| set.coordinator.promote_unseen = true },
     Bug { name: "stale-read", scenario: "three", set: |set| set.coordinator.stale_read = true },
-    Bug {
-        name: "promote-old-image",
-        scenario: "images",
-        set: |set| set.coordinator.promote_old_image = true,
-    },
 ];
 
 /// The bug of that name.

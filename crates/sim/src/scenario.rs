@@ -34,19 +34,24 @@ pub struct Scenario {
     pub total_loss: bool,
     /// Whether replicas' disks are replaced by older copies of themselves (R7).
     pub images: bool,
+    /// Whether a primary is struck while the removal of its secondary is under way.
+    pub strikes: bool,
     /// In a thousand: volumes of more extents than the activity log holds.
     pub large_permille: u64,
     /// Size of the volume in bytes; varied by seed.
     pub volume_bytes: u64,
+    /// Hot extents of the activity log; varied by seed: with few every extent is waited for, with more it runs ahead.
+    pub hot_extents: u32,
     /// Bugs switched on.
     pub bugs: BugSet,
 }
 
 /// Every scenario by name.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 6] = [
     Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, ..PAIR },
     PAIR,
     Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
+    Scenario { name: "strikes", strikes: true, large_permille: 0, ..PAIR },
     Scenario { name: "images", images: true, ..PAIR },
     Scenario { name: "extents", data: 3, witnesses: 0, large_permille: 1_000, ..PAIR },
 ];
@@ -61,11 +66,13 @@ const PAIR: Scenario = Scenario {
     faults: 6,
     total_loss: true,
     images: false,
+    strikes: false,
     large_permille: 120,
     volume_bytes: 1 << 20,
+    hot_extents: 7,
     bugs: BugSet {
         mirror: NO_BUGS,
-        coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false, promote_old_image: false },
+        coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false },
     },
 };
 
@@ -103,6 +110,7 @@ impl Scenario {
         self.total_loss = rng.permille(500);
         // Small volumes are written densely; large ones make the activity log change extents, but comparing them costs
         // most of a run's time.
+        self.hot_extents = if rng.permille(350) { 16 } else { 7 };
         self.volume_bytes = if rng.permille(self.large_permille) {
             rng.between(9, 14) << 22
         } else {

@@ -56,7 +56,7 @@ impl World {
             lease: anshin_base::Millis(900),
             drift_permille: 20,
             heartbeat: anshin_base::Millis(100),
-            hot_extents: 7,
+            hot_extents: self.scenario.hot_extents,
         };
         let start = self.new_start();
         let mut out = Vec::new();
@@ -299,7 +299,8 @@ impl World {
             }
             MirrorEvent::Failed { why } => {
                 self.count("failed replicas");
-                self.oracles.i10.failed(at, &why);
+                let replica = self.nodes[at].replica;
+                self.oracles.i10.failed(at, replica, &why);
                 self.kill_volume(at, false);
                 let delay = self.rng.between(100 * MS, 1_000 * MS);
                 self.after(delay, Event::StartVolume { at });

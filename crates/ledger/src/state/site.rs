@@ -37,7 +37,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat: Millis(100), silent: Millis(1_000), lease: Millis(900), drift_permille: 50 }
+        Self { heartbeat: Millis(100), silent: Millis(1_000), lease: Millis(900), drift_permille: 20 }
     }
 }
 

@@ -66,7 +66,9 @@ fn service() -> Service {
 
 /// One of each kind of thing.
 fn commands() -> Vec<Command> {
-    let site = Site { name: "prod".into(), id: 5, ca_certificate: "PEM".into(), timing: Timing::default() };
+    // Not the default ones: those may change, the format may not.
+    let timing = Timing { drift_permille: 20, ..Timing::default() };
+    let site = Site { name: "prod".into(), id: 5, ca_certificate: "PEM".into(), timing };
     let decision = Decision {
         at: UnixSeconds(9),
         by: "ledger".into(),

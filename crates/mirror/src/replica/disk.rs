@@ -1,8 +1,9 @@
 //! Operations on the data area, for the own stream and for a primary's alike, and the flushes that order them.
 //!
 //! A flush is put out when every operation submitted before it has completed, because a disk flush covers only what
-//! had completed. Flushes that are ready together share one. With each goes a higher progress number (R7), and the
-//! flush is done when data and number are both durable.
+//! had completed. Flushes that are ready together share one. After each goes a higher progress number (R7), and the
+//! flush is done when the number is durable. Data first, then the number: an image of the disk taken at any instant
+//! that shows the number holds everything that was confirmed with it.
 
 use super::{Change, Numbered, Purpose, Replica};
 use crate::api::{Output, Region};
@@ -34,8 +35,10 @@ struct InFlight {
 
 #[derive(Debug)]
 struct Running {
-    data: bool,
-    version: u64,
+    /// Version of the superblock that carries the progress number; None while the data is being flushed.
+    version: Option<u64>,
+    /// The progress number that the flush must at least reach.
+    progress: u64,
     items: Vec<For>,
 }
 
@@ -44,7 +47,7 @@ struct Running {
 pub(super) struct Disk {
     serial_next: u64,
     in_flight: BTreeMap<u64, InFlight>,
-    flushes: VecDeque<(u64, For)>,
+    flushes: VecDeque<(u64, For, u64)>,
     running: Option<Running>,
 }
 
@@ -58,9 +61,9 @@ impl Disk {
         self.in_flight.values().any(|op| op.range.touches(range))
     }
 
-    /// A queued flush covers exactly what was submitted until now.
-    pub fn flush(&mut self, what: For) {
-        self.flushes.push_back((self.serial_next, what));
+    /// A queued flush covers exactly what was submitted until now, and ends with at least this progress number.
+    pub fn flush(&mut self, what: For, progress: u64) {
+        self.flushes.push_back((self.serial_next, what, progress));
     }
 }
 
@@ -124,10 +127,11 @@ impl Replica {
     }
 
     pub(super) fn disk_pass(&mut self) {
-        if let Some(running) = &self.disk.running
-            && !running.data
-            && self.superblock_durable >= running.version
-        {
+        let durable = self.superblock_durable;
+        if self.disk.running.as_ref().is_some_and(|running| running.version.is_some_and(|v| durable >= v)) {
+            // Before anything is confirmed that rests on the number.
+            self.report();
+
             let items = self.disk.running.take().map(|running| running.items).unwrap_or_default();
             for what in items {
                 match what {
@@ -142,28 +146,30 @@ impl Replica {
             return;
         }
         let first = self.disk.in_flight.keys().next().copied().unwrap_or(u64::MAX);
-        let mut items = Vec::new();
-        while let Some((after, what)) = self.disk.flushes.front().copied() {
+        let (mut items, mut progress) = (Vec::new(), 0);
+        while let Some((after, what, least)) = self.disk.flushes.front().copied() {
             if first < after {
                 break;
             }
             self.disk.flushes.pop_front();
             items.push(what);
+            progress = progress.max(least);
         }
         if items.is_empty() {
             return;
         }
-        self.superblock.progress += 1;
         self.counters.disk_flushes += 1;
-        let version = self.touch_superblock();
         let token = self.token(Purpose::DataFlush);
         self.out.push(Output::DiskFlush { token, region: Region::Data });
-        self.disk.running = Some(Running { data: true, version, items });
+        self.disk.running = Some(Running { version: None, progress, items });
     }
 
     pub(super) fn data_flushed(&mut self) {
+        let Some(least) = self.disk.running.as_ref().map(|running| running.progress) else { return };
+        self.superblock.progress = self.superblock.progress.saturating_add(1).max(least);
+        let version = self.touch_superblock();
         if let Some(running) = &mut self.disk.running {
-            running.data = false;
+            running.version = Some(version);
         }
     }
 }

@@ -3,7 +3,14 @@
 use super::{Replica, Role};
 use crate::api::{Event, LedgerView, Output};
 use crate::codec::Stamped;
-use anshin_base::{Mono, local::ReplicaReport};
+use anshin_base::{Millis, Mono, local::ReplicaReport};
+
+/// Time between two reports that differ in nothing but the progress number.
+const REPORT_EVERY: Millis = Millis(10);
+
+/// A healed old image counts on from so much more than was seen of it: some voter that cannot be heard at the moment may
+/// have seen a little more than the one that was asked, and would never let it be promoted.
+const HEALED_JUMP: u64 = 1 << 20;
 
 impl Replica {
     pub(super) fn ledger_view(&mut self, view: LedgerView) {
@@ -78,25 +85,54 @@ impl Replica {
         if entry.primary == Some(me) {
             self.entry_changed(&before);
         } else {
-            self.depose(entry.generation, entry.primary.is_none());
+            self.depose(entry.generation);
         }
     }
 
     /// Checks once per start that nobody has seen more of us than the disk presented (R7).
     fn check_presented(&mut self, view: &LedgerView) {
-        let Some(presented) = self.superblock.presented else {
-            return;
-        };
-        if !view.quorate {
+        if !view.quorate || self.bugs.trust_old_image() {
+            if view.quorate && self.superblock.presented.take().is_some() {
+                self.checked_version = Some(self.touch_superblock());
+            }
             return;
         }
         let mine = self.superblock.replica;
         let seen = view.highest.iter().filter(|(replica, _)| *replica == mine).map(|(_, seen)| *seen).max();
+        let Some(presented) = self.superblock.presented else {
+            return self.check_again(seen.unwrap_or_default());
+        };
         self.superblock.presented = None;
         self.checked_version = Some(self.touch_superblock());
-        if let Some(seen) = seen.filter(|seen| *seen > presented && !self.bugs.trust_old_image()) {
+        if let Some(seen) = seen.filter(|seen| *seen > presented) {
             self.old_image(seen);
         }
+    }
+
+    /// The voter that was asked at the start did not know yet what it knows now.
+    fn check_again(&mut self, seen: u64) {
+        if seen <= self.superblock.progress {
+            return;
+        }
+        if self.superblock.old_image {
+            self.superblock.progress = seen.saturating_add(1);
+            self.touch_superblock();
+        } else if self.role == Role::Primary && self.stage_serves() {
+            // It has gone on already, so that this is now the content; nobody shall refuse it for ever.
+            let (replica, presented) = (self.superblock.replica, self.progress_loaded);
+            self.event(Event::OldImage { replica, presented, seen });
+            self.superblock.progress = seen.saturating_add(HEALED_JUMP);
+            self.touch_superblock();
+        } else {
+            self.old_image_late(seen);
+        }
+    }
+
+    /// Found to be an old image only after it was taken for whole: as a member, or by a promotion that has not served
+    /// yet. It starts again, in a session that nobody counts on, once it is stored that it is one.
+    pub(super) fn old_image_late(&mut self, seen: u64) {
+        self.old_image(seen);
+        self.fail_after = Some(self.superblock_version);
     }
 
     /// This replica was found to be older than itself (R7): it may lack anything, towards anyone.
@@ -115,12 +151,26 @@ impl Replica {
         self.touch_superblock();
     }
 
+    /// Whether anybody counts on this session: recorded as a member or as primary.
+    pub(super) fn counted_on(&self) -> bool {
+        let me = self.me();
+        self.role == Role::Primary || self.in_sync().get(&me.replica) == Some(&me.session)
+    }
+
+    /// The source of a full comparison is done: nobody who has seen more of the image shall refuse it for ever.
+    pub(super) fn healed(&mut self) {
+        if std::mem::take(&mut self.superblock.old_image) {
+            self.superblock.progress = self.superblock.progress.saturating_add(HEALED_JUMP);
+        }
+    }
+
     /// Whether this replica's content may be served after a promotion.
     pub(super) fn promotable(&self) -> bool {
         self.failure.is_none() && !self.superblock.target && !self.superblock.old_image
     }
 
-    /// Tells the voter when something changed; a mere progress number at most once per heartbeat.
+    /// Tells the voter when something changed; a mere progress number at most once in [`REPORT_EVERY`], and before
+    /// whatever is confirmed with it.
     pub(super) fn report(&mut self) {
         if self.role == Role::Opening {
             return;
@@ -139,18 +189,20 @@ impl Replica {
             .reported
             .as_ref()
             .is_some_and(|old| *old == ReplicaReport { progress: old.progress, ..report.clone() });
-        if self.reported.as_ref() == Some(&report) || (only_progress && self.now < self.report_after) {
+        let changed = self.reported.as_ref() != Some(&report);
+        self.report_due = changed && only_progress && self.now < self.report_after;
+        if !changed || self.report_due {
             return;
         }
-        self.report_after = self.now.after(self.config.heartbeat);
+        self.report_after = self.now.after(REPORT_EVERY);
         self.reported = Some(report.clone());
         self.out.push(Output::Report(report));
     }
 
     /// How long a grantor must wait after granting (R11): longer than the lease by the drift bound.
-    pub(super) fn grant_length(&self) -> anshin_base::Millis {
+    pub(super) fn grant_length(&self) -> Millis {
         let lease = self.config.lease.0;
-        anshin_base::Millis(lease + (lease * u64::from(self.config.drift_permille)).div_ceil(1000))
+        Millis(lease + (lease * u64::from(self.config.drift_permille)).div_ceil(1000))
     }
 
     /// The lease is over, now.

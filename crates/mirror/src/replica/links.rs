@@ -51,6 +51,8 @@ pub(super) struct Peer {
     /// It knows a newer entry than ours, or is still busy; not asked again before this.
     pub ask_after: Mono,
     pub highest: u64,
+    /// Signs of life sent since it last did anything of what it was asked, while something is asked.
+    pub idle_beats: u64,
 }
 
 impl Peer {
@@ -59,6 +61,7 @@ impl Peer {
         self.link = None;
         self.part = Part::Off;
         self.sync = None;
+        self.idle_beats = 0;
     }
 }
 
@@ -280,6 +283,9 @@ impl Replica {
                     peer.part = Part::Off;
                     peer.ask_after = again;
                 }
+            }
+            Message::OldImage { seen } if !self.stage_serves() && self.counted_on() => {
+                self.old_image_late(seen);
             }
             // A serving primary that is told so has gone on already; the peer's copy is what is compared then.
             Message::OldImage { seen } if self.role != Role::Primary => self.old_image(seen),

@@ -83,6 +83,16 @@ impl Replica {
             self.log.begin(durable)
         };
         self.meta.logged = self.meta.transaction.is_some();
+        if let Some(transaction) = &self.meta.transaction {
+            // What cools rests on flushes of others: what they reached with them is kept (R7). And a target's log answers
+            // for what the source has ticked off: an image that lacks the record must look older.
+            if self.superblock.target && self.role == Role::Secondary {
+                self.superblock.progress = self.superblock.progress.saturating_add(1);
+                self.touch_superblock();
+            } else if !transaction.cooled.is_empty() {
+                self.touch_superblock();
+            }
+        }
         self.meta.clearing.append(&mut self.meta.want_clear);
         let pages = self.pages_to_write();
         let nothing = pages.is_empty()

@@ -107,6 +107,10 @@ pub struct Replica {
     lease_written: (Generation, Mono),
     reported: Option<ReplicaReport>,
     report_after: Mono,
+    /// A progress number waits for that moment.
+    report_due: bool,
+    /// The replica gives up when this version of the superblock is durable.
+    fail_after: Option<u64>,
     wake_at: Option<Mono>,
     /// The input at hand only moves data: who takes part need not be looked at again.
     data_only: bool,
@@ -165,6 +169,8 @@ impl Replica {
             lease_written: (Generation(0), Mono(0)),
             reported: None,
             report_after: Mono(0),
+            report_due: false,
+            fail_after: None,
             wake_at: None,
             data_only: false,
             config,
@@ -211,6 +217,9 @@ impl Replica {
         if !self.checked && self.checked_version.is_some_and(|version| self.superblock_durable >= version) {
             self.checked = true;
             self.greet_all();
+        }
+        if self.fail_after.is_some_and(|version| self.superblock_durable >= version) {
+            self.fail("a restored old image: it starts again to be compared in full");
         }
         match self.role {
             Role::Opening => self.open_pass(),
@@ -409,10 +418,12 @@ impl Replica {
     }
 
     fn next_deadline(&self) -> Option<Mono> {
-        match self.role {
+        let own = match self.role {
             Role::Primary => self.primary_deadline(),
             _ => None,
-        }
+        };
+        let report = self.report_due.then_some(self.report_after);
+        own.into_iter().chain(report).min()
     }
 }
 

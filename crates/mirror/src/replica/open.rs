@@ -127,8 +127,9 @@ impl Replica {
         let presented = self.superblock.presented.unwrap_or(self.superblock.progress);
         self.superblock.presented = Some(presented);
         self.progress_loaded = presented;
+        // The start itself is no progress: numbers count what was flushed, so that those of different replicas can be
+        // compared after a restart of all.
         self.superblock.session = self.config.session;
-        self.superblock.progress += 1;
         // A lease may have been granted in the session before (R11). Only a replica that was never in a set with
         // another one cannot have.
         let alone = self.in_sync().keys().all(|replica| *replica == self.superblock.replica);

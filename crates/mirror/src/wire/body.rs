@@ -15,6 +15,7 @@ pub(super) fn known(kind: u16) -> bool {
 fn points(w: &mut Writer, points: Points) {
     w.u64(points.everywhere);
     w.u64(points.durable);
+    w.u64(points.progress);
 }
 
 fn numbered(w: &mut Writer, seq: u64, at: Points) {
@@ -92,8 +93,9 @@ fn encode_into(message: &Message, w: &mut Writer) -> u16 {
             w.u8(u8::from(*unmap));
             7
         }
-        Message::Flush { seq, points } => {
+        Message::Flush { seq, points, progress } => {
             numbered(w, *seq, *points);
+            w.u64(*progress);
             8
         }
         Message::Ack { reign, seq } => {
@@ -164,7 +166,7 @@ fn encode_into(message: &Message, w: &mut Writer) -> u16 {
 }
 
 fn read_points(r: &mut Reader<'_>) -> Result<Points, Malformed> {
-    Ok(Points { everywhere: r.u64()?, durable: r.u64()? })
+    Ok(Points { everywhere: r.u64()?, durable: r.u64()?, progress: r.u64()? })
 }
 
 fn read_range(r: &mut Reader<'_>) -> Result<Range, Malformed> {
@@ -238,7 +240,7 @@ pub(super) fn decode(kind: u16, body: &[u8], data: Bytes) -> Result<Message, Mal
         7 => {
             Message::Zero { seq: r.u64()?, points: read_points(r)?, range: read_range(r)?, unmap: r.bool()? }
         }
-        8 => Message::Flush { seq: r.u64()?, points: read_points(r)? },
+        8 => Message::Flush { seq: r.u64()?, points: read_points(r)?, progress: r.u64()? },
         9 => Message::Ack { reign: Generation(r.u64()?), seq: r.u64()? },
         10 => Message::FlushAck { reign: Generation(r.u64()?), seq: r.u64()?, progress: r.u64()? },
         11 => Message::Set(r.stamp()?),

@@ -52,6 +52,8 @@ pub struct Points {
     pub everywhere: Seq,
     /// Every replica that the primary waits for has confirmed the flush with this number (R5).
     pub durable: Seq,
+    /// The primary's own durable progress number: known to the others no later than that a flush is everywhere (R7).
+    pub progress: u64,
 }
 
 /// First message of each side.
@@ -188,6 +190,9 @@ pub enum Message {
         seq: Seq,
         /// How far everyone is.
         points: Points,
+        /// The progress number to reach at least, the same for all: after a restart of all, the highest number names
+        /// a replica that holds everything that was flushed.
+        progress: u64,
     },
     /// A write or zeroing is on the receiver's disk (not necessarily durable).
     Ack {

@@ -18,7 +18,7 @@ fn stamp() -> Stamped {
 
 /// One of every kind.
 fn samples() -> Vec<Message> {
-    let points = Points { everywhere: 7, durable: 3 };
+    let points = Points { everywhere: 7, durable: 3, progress: 9 };
     let range = Range { offset: 4096, length: 512 };
     let hello = Hello {
         version_min: 1,
@@ -40,7 +40,7 @@ fn samples() -> Vec<Message> {
         Message::Begin { next: 5, points },
         Message::Write { seq: 5, points, offset: 8192, data: Bytes::from_static(b"data") },
         Message::Zero { seq: 6, points, range, unmap: true },
-        Message::Flush { seq: 7, points },
+        Message::Flush { seq: 7, points, progress: 10 },
         Message::Ack { reign, seq: 5 },
         Message::FlushAck { reign, seq: 7, progress: 10 },
         Message::Set(Stamped::default()),
@@ -79,11 +79,11 @@ fn decode_of_encode_is_the_message_for_every_kind() {
 fn version_1_has_these_bytes() {
     let write = &samples()[5];
     let bytes = write.encode_header();
-    assert_eq!(&bytes[..16], b"anm1\x01\0\x06\0\x20\0\0\0\x04\0\0\0");
+    assert_eq!(&bytes[..16], b"anm1\x01\0\x06\0\x28\0\0\0\x04\0\0\0");
     assert_eq!(bytes[32..40], 5u64.to_le_bytes());
-    assert_eq!(bytes[56..64], 8192u64.to_le_bytes());
+    assert_eq!(bytes[64..72], 8192u64.to_le_bytes());
     let all: Vec<u8> = samples().iter().flat_map(|message| message.encode_header().to_vec()).collect();
-    assert_eq!((all.len(), crc32c::crc32c(&all)), (1568, 2_827_824_474));
+    assert_eq!((all.len(), crc32c::crc32c(&all)), (1616, 4_092_956_872));
 }
 
 #[test]

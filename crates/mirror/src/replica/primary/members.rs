@@ -11,6 +11,12 @@ use std::collections::BTreeMap;
 /// Requests for leases that are remembered; older ones would have run out anyway.
 const HEARTBEATS_MAX: usize = 256;
 
+/// A member that answers signs of life but does nothing of what it was asked (a hung disk) is proposed for removal after
+/// this many times the silence that would remove it.
+const STUCK_MEMBER: u64 = 10;
+/// The same for a target of a resync; nobody loses anything when it goes, but writes wait for it while it stays.
+const STUCK_TARGET: u64 = 3;
+
 impl Replica {
     fn unique(&mut self) -> u64 {
         self.request_next += 1;
@@ -25,6 +31,34 @@ impl Replica {
         let next = self.now.after(self.config.heartbeat);
         self.pri().heartbeat_at = next;
         self.send_heartbeats();
+        self.count_idle();
+    }
+
+    /// Notices peers that live but do nothing of what they were asked. Counted in signs of life, not in time: after a
+    /// pause of this process their answers may still wait to be read.
+    fn count_idle(&mut self) {
+        let mut late = Vec::new();
+        for replica in self.peers_on() {
+            // What our own disk has not done either is no fault of the peer.
+            let owes = |op: &super::Op| !op.local && op.waiting.contains(&replica);
+            let owed = self.pri().ops.values().any(owes);
+            let Some(peer) = self.peers.get_mut(&replica) else { continue };
+            let awaited = owed || peer.sync.as_ref().is_some_and(Sync::awaits);
+            peer.idle_beats = if awaited { peer.idle_beats + 1 } else { 0 };
+            late.push(replica);
+        }
+        late.retain(|replica| self.stuck(*replica, STUCK_TARGET));
+        let in_sync = self.in_sync();
+        for replica in late {
+            if !in_sync.contains_key(&replica) && !self.pri().maybe.contains_key(&replica) {
+                self.drop_peer(replica, "it answers signs of life but does nothing of what it is asked");
+            }
+        }
+    }
+
+    fn stuck(&self, replica: ReplicaId, times: u64) -> bool {
+        let limit = self.config.peer_silent.0.saturating_mul(times) / self.config.heartbeat.0.max(1);
+        self.peers.get(&replica).is_some_and(|peer| peer.idle_beats > limit)
     }
 
     pub(super) fn send_heartbeats(&mut self) {
@@ -39,7 +73,7 @@ impl Replica {
         if alone {
             primary.alone_until = now.after(lease);
         }
-        let points = primary.points;
+        let points = self.points_now();
         for replica in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send(replica, Message::LeaseRequest { number, points });
         }
@@ -177,7 +211,7 @@ impl Replica {
         if let Some(peer) = self.peers.get_mut(&replica) {
             peer.part = PeerPart::On;
         }
-        let points = self.pri().points;
+        let points = self.points_now();
         let stamp = self.stamp().clone();
         self.send(replica, Message::Begin { next, points });
         self.send(replica, Message::Set(stamp));
@@ -237,8 +271,9 @@ impl Replica {
         }
         let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
         let primary = self.pri();
-        let idle =
-            primary.proposal.is_none() && now >= primary.propose_after && primary.demote_flush.is_none();
+        // The last flush of a hand-over may wait for a member that is gone: it can only be removed.
+        let handing_over = primary.demote_flush.is_some() && primary.ops.is_empty();
+        let idle = primary.proposal.is_none() && now >= primary.propose_after && !handing_over;
         if stage < Stage::Reconciling || !quorate || !idle {
             return;
         }
@@ -285,7 +320,8 @@ impl Replica {
         if stage == Stage::Serving {
             for (replica, peer) in &self.peers {
                 let ready = peer.sync.as_ref().is_some_and(Sync::ready);
-                if peer.part == PeerPart::On && ready && !self.silent(peer.last_heard) {
+                let stuck = self.stuck(*replica, STUCK_TARGET);
+                if peer.part == PeerPart::On && ready && !stuck && !self.silent(peer.last_heard) {
                     desired.insert(*replica, peer.session);
                 }
             }
@@ -304,6 +340,9 @@ impl Replica {
             return !self.silent(Some(since));
         };
         if peer.link.is_some() && peer.session != session {
+            return false;
+        }
+        if self.stuck(replica, STUCK_MEMBER) {
             return false;
         }
         if peer.part == PeerPart::On {

@@ -17,7 +17,7 @@ mod resync;
 use super::disk::For;
 use super::links::Part as PeerPart;
 use super::{Change, Numbered, Replica, Role};
-use crate::api::{Event, FrontError, RequestId};
+use crate::api::{Event, FrontError, Output, RequestId};
 use crate::codec::Stamped;
 use crate::wire::{Message, Points, Range, Seq};
 use anshin_base::{Generation, GroupChange, Mono, ReplicaId, SessionId};
@@ -45,6 +45,8 @@ pub(super) enum Stage {
 struct Op {
     /// None for a flush.
     change: Option<Change>,
+    /// Of a flush: the progress number that everyone reaches with it.
+    progress: u64,
     /// Replicas that have not confirmed it.
     waiting: BTreeSet<ReplicaId>,
     /// The own disk has not done it.
@@ -75,6 +77,8 @@ pub(super) struct Primary {
     next: Seq,
     ops: BTreeMap<Seq, Op>,
     pub points: Points,
+    /// The progress number given to the newest flush.
+    promised: u64,
     /// Parts of writes that are not submitted yet, in order of arrival.
     parts: VecDeque<(RequestId, Change)>,
     requests: BTreeMap<RequestId, Request>,
@@ -131,6 +135,7 @@ impl Primary {
             next: 1,
             ops: BTreeMap::new(),
             points: Points::default(),
+            promised: 0,
             parts: VecDeque::new(),
             requests: BTreeMap::new(),
             reads: VecDeque::new(),
@@ -183,6 +188,11 @@ impl Replica {
 
     fn pri(&mut self) -> &mut Primary {
         self.primary.as_mut().expect("invariant: only called in the role of primary")
+    }
+
+    /// Whether requests are, or were, served in this reign.
+    pub(super) fn stage_serves(&self) -> bool {
+        self.stage() == Stage::Serving
     }
 
     fn stage(&self) -> Stage {
@@ -241,10 +251,11 @@ impl Replica {
     }
 
     /// A newer generation has another primary, or none.
-    pub(super) fn depose(&mut self, generation: Generation, hand_over: bool) {
+    pub(super) fn depose(&mut self, generation: Generation) {
         let Some(primary) = self.primary.as_ref() else { return };
         let served = primary.stage == Stage::Serving;
-        let planned = hand_over && primary.demoting;
+        // A hand-over that ends in another's promotion is over just as well: the device's users are gone.
+        let planned = primary.demoting;
         // What was submitted and not confirmed by all is our open window, should the successor reconcile us.
         let window: Vec<Range> =
             primary.ops.values().filter_map(|op| op.change.as_ref()).map(Change::range).collect();
@@ -286,6 +297,11 @@ impl Replica {
     pub(super) fn primary_message(&mut self, replica: ReplicaId, message: Message) {
         if self.role != Role::Primary {
             return;
+        }
+        if !matches!(message, Message::LeaseGrant { .. } | Message::FlushWanted)
+            && let Some(peer) = self.peers.get_mut(&replica)
+        {
+            peer.idle_beats = 0;
         }
         match message {
             Message::Attached { number, received, window } => {
@@ -409,6 +425,10 @@ impl Replica {
                 // successor need not wait for what it granted.
                 self.send_heartbeats();
                 self.end_lease();
+                // Whoever still waits for an answer is gone; none may be given once a successor may serve.
+                for (id, _) in std::mem::take(&mut self.pri().answers) {
+                    self.out.push(Output::FrontDone { id, result: Err(FrontError::NotPrimary) });
+                }
                 let change = GroupChange::Demote {
                     group: self.superblock.group,
                     expect: self.stamp().generation(),

@@ -33,8 +33,8 @@ impl super::Primary {
 
 impl Replica {
     /// The message of an operation, as sent first or again.
-    fn op_message(&self, seq: Seq, change: Option<&Change>) -> Message {
-        let points = self.primary.as_ref().map_or(Points::default(), |primary| primary.points);
+    fn op_message(&self, seq: Seq, change: Option<&Change>, progress: u64) -> Message {
+        let points = self.points_now();
         match change {
             Some(Change::Write { offset, data }) => {
                 Message::Write { seq, points, offset: *offset, data: data.clone() }
@@ -42,19 +42,38 @@ impl Replica {
             Some(Change::Zero { range, unmap }) => {
                 Message::Zero { seq, points, range: *range, unmap: *unmap }
             }
-            None => Message::Flush { seq, points },
+            None => Message::Flush { seq, points, progress },
         }
+    }
+
+    /// How far everyone is at this moment.
+    pub(super) fn points_now(&self) -> Points {
+        let points = self.primary.as_ref().map_or(Points::default(), |primary| primary.points);
+        Points { progress: self.progress_durable, ..points }
+    }
+
+    /// The progress number that everyone reaches with the next flush: higher than any member's. So the numbers of
+    /// different replicas can be compared after a restart of all (R7).
+    fn next_progress(&mut self) -> u64 {
+        let members = self.waited_for();
+        let slots = self.superblock.slots.iter().filter(|slot| members.contains(&slot.replica));
+        let known = slots.map(|slot| slot.highest).max().unwrap_or_default();
+        let primary = self.primary.as_mut().expect("invariant: only a primary numbers flushes");
+        let highest = known.max(self.superblock.progress).max(primary.promised);
+        primary.promised = highest.saturating_add(1);
+        primary.promised
     }
 
     fn number(&mut self, change: Option<Change>, requests: Vec<RequestId>) -> Seq {
         let waiting = if self.bugs.acknowledge_alone() { BTreeSet::new() } else { self.waited_for() };
         let seq = self.pri().next;
         self.pri().next += 1;
-        let message = self.op_message(seq, change.as_ref());
+        let progress = if change.is_none() { self.next_progress() } else { 0 };
+        let message = self.op_message(seq, change.as_ref(), progress);
         for replica in self.peers_on() {
             self.send(replica, message.clone());
         }
-        self.pri().ops.insert(seq, Op { change, waiting, local: true, requests });
+        self.pri().ops.insert(seq, Op { change, progress, waiting, local: true, requests });
         seq
     }
 
@@ -77,7 +96,8 @@ impl Replica {
     pub(super) fn submit_flush(&mut self, requests: Vec<RequestId>) -> Seq {
         let seq = self.number(None, requests);
         let what = self.own(seq);
-        self.disk.flush(what);
+        let progress = self.pri().promised;
+        self.disk.flush(what, progress);
         seq
     }
 
@@ -160,15 +180,15 @@ impl Replica {
 
     /// What a member that lost its link has not confirmed is sent again, in order.
     pub(super) fn send_again(&mut self, replica: ReplicaId, received: Seq) {
-        let missing: Vec<(Seq, Option<Change>)> = self
+        let missing: Vec<(Seq, Option<Change>, u64)> = self
             .pri()
             .ops
             .iter()
             .filter(|(seq, op)| **seq > received || op.waiting.contains(&replica))
-            .map(|(seq, op)| (*seq, op.change.clone()))
+            .map(|(seq, op)| (*seq, op.change.clone(), op.progress))
             .collect();
-        for (seq, change) in missing {
-            let message = self.op_message(seq, change.as_ref());
+        for (seq, change, progress) in missing {
+            let message = self.op_message(seq, change.as_ref(), progress);
             self.send(replica, message);
         }
     }

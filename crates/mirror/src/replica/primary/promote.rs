@@ -8,6 +8,9 @@ use anshin_base::ReplicaId;
 
 impl Replica {
     pub(super) fn promotion_pass(&mut self) {
+        if self.fail_after.is_some() {
+            return;
+        }
         match self.stage() {
             Stage::Checking => {
                 let problem = self.why_not_yet();
@@ -37,7 +40,9 @@ impl Replica {
                     self.pri().stage = Stage::Serving;
                     self.pri().suspended = None;
                     let generation = self.stamp().generation();
-                    self.event(Event::Serve { generation });
+                    if !self.pri().demoting {
+                        self.event(Event::Serve { generation });
+                    }
                 }
             }
             Stage::Serving => {}

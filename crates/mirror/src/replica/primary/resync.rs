@@ -68,6 +68,11 @@ impl Sync {
         self.finished
     }
 
+    /// Whether an answer of the peer is awaited.
+    pub fn awaits(&self) -> bool {
+        (self.finish_sent && !self.finished) || self.chunks.values().any(|chunk| !chunk.data.is_empty())
+    }
+
     /// Bytes compared and sent.
     pub fn moved(&self) -> (u64, u64) {
         (self.compared, self.sent)

@@ -75,6 +75,7 @@ impl Replica {
             }
             self.stream.forget_windows();
             self.superblock.target = true;
+            self.superblock.progress = self.superblock.progress.saturating_add(1);
             version = self.touch_superblock();
         }
         self.set_tracked(tracked);

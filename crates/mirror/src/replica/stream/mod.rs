@@ -51,6 +51,8 @@ pub(super) struct Stream {
     points: Points,
     /// Numbered operations that are not submitted yet; None is a flush.
     queue: VecDeque<(Seq, Option<Change>)>,
+    /// The progress numbers to reach with the queued flushes.
+    promised: BTreeMap<Seq, u64>,
     /// Repairs are apart: they may wait for a cooling that waits for a flush, which must not wait for them. The
     /// source keeps writes and repairs of one chunk from meeting.
     repairs: VecDeque<Repair>,
@@ -106,6 +108,7 @@ impl Stream {
         for (seq, _) in std::mem::take(&mut self.queue) {
             self.window.remove(&seq);
         }
+        self.promised.clear();
         self.repairs.clear();
         let window = std::mem::take(&mut self.window).into_values();
         self.add_older(window);
@@ -172,6 +175,10 @@ impl Replica {
         known.everywhere = known.everywhere.max(points.everywhere);
         known.durable = known.durable.max(points.durable);
         self.stream.window = self.stream.window.split_off(&(known.everywhere + 1));
+        if let Some(source) = self.stream.source() {
+            // Before anything cools that rests on the primary's flush (R7).
+            self.note_progress(source, points.progress);
+        }
     }
 
     /// A message of the stream.
@@ -191,14 +198,19 @@ impl Replica {
             Message::Zero { seq, points, range, unmap } => {
                 self.numbered(link, seq, points, Some(Change::Zero { range, unmap }));
             }
-            Message::Flush { seq, points } => self.numbered(link, seq, points, None),
+            Message::Flush { seq, points, progress } => {
+                if seq > self.stream.received {
+                    self.stream.promised.insert(seq, progress);
+                }
+                self.numbered(link, seq, points, None);
+            }
             Message::Set(stamp) => self.set_in_stream(link, stamp),
             Message::Reconciled => self.stream.older.clear(),
             Message::Compare { id, offset, mask, sums } => self.compare(link, id, offset, mask, sums),
             Message::Repair { id, offset, mask, data } => self.repair(link, id, offset, mask, data),
             Message::Finish => {
                 self.stream.finishing = true;
-                self.disk.flush(For::Finish);
+                self.disk.flush(For::Finish, 0);
             }
             _ => {}
         }
@@ -302,7 +314,8 @@ impl Replica {
         while let Some((seq, change)) = self.stream.queue.pop_front() {
             let name = (self.stream.reign, seq);
             let Some(change) = change else {
-                self.disk.flush(For::Stream(name));
+                let progress = self.stream.promised.remove(&seq).unwrap_or_default();
+                self.disk.flush(For::Stream(name), progress);
                 continue;
             };
             let range = change.range();
@@ -417,7 +430,7 @@ impl Replica {
             self.meta.clear_full(slot);
         }
         self.superblock.target = false;
-        self.superblock.old_image = false;
+        self.healed();
         self.stream.finished_after = Some(self.touch_superblock());
     }
 
