@@ -368,14 +368,25 @@ impl Engine {
 
     /// Keeps the highest progress seen of every replica (R7).
     fn report(&mut self, report: &ReplicaReport, out: &mut Vec<Output>) {
-        let known = self.progress.entry(report.replica).or_default();
-        let seen = *known;
+        let seen = self.highest(report.replica);
         if report.progress > seen {
-            *known = report.progress;
-            self.records.push(Record::Progress { replica: report.replica, progress: report.progress });
+            self.seen(report.replica, report.progress);
         } else if report.progress < seen {
             let (replica, presented) = (report.replica, report.progress);
             out.push(Output::Event(Event::OldImage { replica, presented, seen }));
+            // Any other voter may be the one that promotes, or the one that the replica asks for its age.
+            let Members { voters, learners } = self.members();
+            for to in voters.into_iter().chain(learners).filter(|to| *to != self.settings.voter) {
+                out.push(Output::Send(self.envelope(to, Body::Seen { replica, progress: seen })));
+            }
+        }
+    }
+
+    fn seen(&mut self, replica: ReplicaId, progress: u64) {
+        let known = self.progress.entry(replica).or_default();
+        if progress > *known {
+            *known = progress;
+            self.records.push(Record::Progress { replica, progress });
         }
     }
 
@@ -411,6 +422,7 @@ impl Engine {
                 self.silence(format!("{from} says that this voter confirmed more than it holds"), out);
             }
             Body::Refused(_) => {}
+            Body::Seen { replica, progress } => self.seen(replica, progress),
             Body::Raft(message) => {
                 let Some(message) = convert::from_wire(from, to, message) else { return };
                 match super::guard::check(&self.node.raft, &message) {

@@ -2,7 +2,7 @@
 //! foreign bytes.
 
 use crate::state::codec::{self, CodecError};
-use anshin_base::{LedgerEpoch, VoterId};
+use anshin_base::{LedgerEpoch, ReplicaId, VoterId};
 use serde::{Deserialize, Serialize};
 
 /// Largest encoded envelope: a snapshot plus its frame.
@@ -45,6 +45,13 @@ pub enum Body {
     Raft(RaftMessage),
     /// Your messages are not accepted.
     Refused(Refusal),
+    /// This replica presented less progress than was seen of it: so much was seen (R7).
+    Seen {
+        /// Which replica.
+        replica: ReplicaId,
+        /// The highest progress number that the sender has seen of it.
+        progress: u64,
+    },
 }
 
 /// Why a voter's messages are not accepted.

@@ -3,7 +3,7 @@ use crate::{
     log::{Area, DiskOp, Identity, recover},
     state::{Applied, Command, Site},
 };
-use anshin_base::{LedgerEpoch, Millis, Mono, NodeId, VoterId};
+use anshin_base::{GroupId, LedgerEpoch, LedgerIndex, Millis, Mono, NodeId, ReplicaId, SessionId, VoterId};
 use message::{LogEntry, Payload, RaftMessage};
 
 const AREA: u64 = 128 << 10;
@@ -155,6 +155,33 @@ fn an_expelled_voter_is_silent_also_after_its_next_start() {
     let settings = Settings::new(VoterId(1), EPOCH, 300, false);
     let again = Engine::open(Mono(2), settings, recovered).unwrap();
     assert!(again.silenced().is_some());
+}
+
+/// Closes: an old image that asks, or is promoted by, the one voter that had not seen what it once was.
+#[test]
+fn what_one_voter_has_seen_of_a_replica_the_others_remember() {
+    let report = |progress| anshin_base::local::ReplicaReport {
+        group: GroupId(7),
+        replica: ReplicaId(5),
+        session: SessionId(1),
+        progress,
+        promotable: true,
+        ledger_index: LedgerIndex(1),
+    };
+    let mut now = Mono(0);
+    let mut voters = vec![Voter::new(1, true), Voter::new(2, false)];
+    pass(&mut voters, &mut now, 2_000);
+    let change = MemberChange::AddLearner(VoterId(2));
+    voters[0].handle(now, Input::ChangeMembers { request: 2, change });
+    pass(&mut voters, &mut now, 2_000);
+    voters[1].handle(now, Input::Report(report(9)));
+    assert_eq!(voters[0].engine.highest(ReplicaId(5)), 0);
+    voters[1].handle(now, Input::Report(report(4)));
+    pass(&mut voters, &mut now, 100);
+    assert_eq!(voters[0].engine.highest(ReplicaId(5)), 9);
+    let recovered = recover(&voters[0].disk[0], &voters[0].disk[1]).unwrap();
+    let again = Engine::open(now, Settings::new(VoterId(1), EPOCH, 300, false), recovered).unwrap();
+    assert_eq!(again.highest(ReplicaId(5)), 9, "and durably");
 }
 
 #[test]
