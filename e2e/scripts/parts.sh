@@ -8,8 +8,8 @@ unit 20 quick
 licences 5 quick
 advisories 5 quick
 docs 10 quick
-simulator 15 quick
-simulator-proof 10 quick
+simulator 25 site
+simulator-proof 10 site
 browser 10 quick
 fuzz-smoke 10 quick
 build 15 site
@@ -56,7 +56,7 @@ part() {
         licences) deny licenses bans sources ;;
         advisories) advisories ;;
         docs) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps ;;
-        simulator) cargo run --release -p anshin-sim -- run --seeds "0..$([ "$LONG" ] && echo 1000000 || echo 10000)" --twice 200 ;;
+        simulator) cargo run --release -p anshin-sim -- run --seeds "0..$([ "$LONG" ] && echo 1000000 || echo 10000)" --twice 200 $([ "$LONG" ] || echo --budget 1200) ;;
         simulator-proof) cargo run --release -p anshin-sim -- prove ;;
         browser) need_packages chromium; cargo nextest run --release -p anshin-console --run-ignored only -E 'test(browser)' ;;
         fuzz-smoke) fuzz_smoke ;;
@@ -106,8 +106,13 @@ check() {
         --logs "$KEPT/logs" --rows "$KEPT" "${next[@]}" ${LONG:+--long}
 }
 
-# A second build with a higher version and one more optional message field.
+# A second build with a higher version and one more optional message field, beside the normal one: only the crates
+# that differ are built twice.
 next_build() {
-    CARGO_TARGET_DIR=$(target)/next cargo build --release --quiet -p anshin --features next >&2
-    echo "$(target)/next/release/anshin"
+    cargo build --release --quiet -p anshin --features next >&2
+    cp --remove-destination "$(binary anshin)" "$KEPT/anshin-next" >&2
+    cargo build --release --quiet -p anshin >&2
+    mkdir -p "$KEPT/next"
+    mv "$KEPT/anshin-next" "$KEPT/next/anshin"
+    realpath "$KEPT/next/anshin"
 }

@@ -10,6 +10,14 @@ pub mod voter;
 
 use anshin_base::Problem;
 
+/// The version of this build. With the feature `next` it is a higher one that also speaks one more optional field: the
+/// second build that the check of upgrades needs.
+pub const VERSION: &str = if cfg!(feature = "next") {
+    concat!(env!("CARGO_PKG_VERSION"), "-next")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// A random number that is not 0.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(
     name = "anshin",
-    version,
+    version = anshin_node::VERSION,
     propagate_version = true,
     disable_help_subcommand = true,
     max_term_width = 100,

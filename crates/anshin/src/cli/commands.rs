@@ -40,7 +40,10 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
             };
             let done = run::join(request)?;
             out.show(&done, |_| {
-                let next = done.token.as_ref().map(|token| format!("\n\non the next server:\n  anshin join {}", token.token));
+                let next = done
+                    .token
+                    .as_ref()
+                    .map(|token| format!("\n\non the next server:\n  anshin join {}", token.token));
                 format!(
                     "node {} joined site {}; see `anshin status`{}",
                     done.node,
@@ -51,7 +54,7 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
             Ok(Ending::Ok)
         }
         Command::Version => {
-            let version = env!("CARGO_PKG_VERSION");
+            let version = anshin_node::VERSION;
             out.show(&serde_json::json!({ "version": version }), |_| format!("anshin {version}"))?;
             Ok(Ending::Ok)
         }

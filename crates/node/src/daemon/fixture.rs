@@ -76,6 +76,8 @@ fn report(id: u32) -> NodeReport {
         resources: Vec::new(),
         volumes: Vec::new(),
         happened: Vec::new(),
+        #[cfg(feature = "next")]
+        said_by_next: None,
     }
 }
 

@@ -128,6 +128,10 @@ pub struct NodeReport {
     pub volumes: Vec<VolumeReport>,
     /// The newest happenings, oldest first; bounded.
     pub happened: Vec<Happened>,
+    /// What only the next build says: other builds must neither need nor mind it.
+    #[cfg(feature = "next")]
+    #[serde(default)]
+    pub said_by_next: Option<String>,
 }
 
 /// An operation that the leader asks a node to run.
@@ -253,6 +257,8 @@ mod tests {
             }],
             volumes: Vec::new(),
             happened: Vec::new(),
+            #[cfg(feature = "next")]
+            said_by_next: None,
         }
     }
 

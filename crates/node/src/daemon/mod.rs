@@ -62,12 +62,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         .create()
         .map_err(|error| Problem::new("directories", format!("{}: {error}", paths.run.display())))?;
     let node = wait_for_node(&paths).await?;
-    tracing::info!(
-        site = node.site,
-        node = node.node,
-        version = env!("CARGO_PKG_VERSION"),
-        "the daemon starts"
-    );
+    tracing::info!(site = node.site, node = node.node, version = crate::VERSION, "the daemon starts");
 
     let mut runner_options = anshin_agent::Options::new(&node.node, &options.executable);
     runner_options.run_dir.clone_from(&paths.run);

@@ -113,6 +113,13 @@ pub async fn stop(paths: &Paths, volume: &str, limit: Duration) -> OperationResu
         Ok(status) if !is_primary(&status) && status.device == DeviceState::Absent => {
             return OperationResult::done(Rc::OK);
         }
+        // A failed replica can hand nothing over; its process is started again in a new session.
+        Ok(VolumeStatus { replica: Some(anshin_mirror::Status { failed: Some(_), .. }), .. }) => {
+            return match ask(paths, volume, Request::Stop, limit).await {
+                Ok(_) => OperationResult::done(Rc::OK),
+                Err(problem) => OperationResult::from_problem(Rc::GENERIC, Status::Error, problem),
+            };
+        }
         _ => {}
     }
     match ask(paths, volume, Request::Demote, limit).await {

@@ -57,7 +57,7 @@ pub async fn join(paths: &Paths, request: &JoinRequest) -> Result<JoinDone, Prob
             ports,
             roles,
             request_pem: key.request_pem()?,
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::VERSION.into(),
         };
         match ask(address, &token, &hello).await {
             Ok(Admission::Granted(grant)) => {

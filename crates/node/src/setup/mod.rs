@@ -84,7 +84,7 @@ impl NodeFile {
             credentials: Credentials::load(&paths.identity())?,
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.voter_port)],
             socket: paths.voter_socket(),
-            build: env!("CARGO_PKG_VERSION").into(),
+            build: crate::VERSION.into(),
             lock_memory: true,
             times: MeshTimes::default(),
         })

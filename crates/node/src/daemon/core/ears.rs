@@ -172,7 +172,7 @@ impl Core {
             .collect();
         NodeReport {
             node: self.setup.me,
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::VERSION.into(),
             start: self.start,
             sequence: self.sequence,
             cleaning: self.volumes.values().any(|here| here.cleaning),
@@ -180,6 +180,8 @@ impl Core {
             resources: self.local.reports(),
             volumes,
             happened: self.happened.iter().cloned().collect(),
+            #[cfg(feature = "next")]
+            said_by_next: Some("a field that the build before does not know".into()),
         }
     }
 

@@ -143,7 +143,9 @@ impl Core {
         let Some((name, _)) = order.resource.rsplit_once('.') else { return false };
         let service = services(&self.world.state).into_iter().find(|service| service.name == name);
         let here = service.and_then(|service| service.volume).and_then(|volume| self.volumes.get(&volume));
-        here.is_some_and(|here| here.cleaning || here.suspended || !here.status.as_ref().is_some_and(volumes::serves))
+        here.is_some_and(|here| {
+            here.cleaning || here.suspended || !here.status.as_ref().is_some_and(volumes::serves)
+        })
     }
 }
 

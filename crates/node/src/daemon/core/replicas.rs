@@ -7,10 +7,13 @@ use crate::daemon::{
     volumes::{self, Leftovers},
 };
 use anshin_base::{ByteSize, GroupId, Problem};
-use anshin_device::control::VolumeEvent;
+use anshin_device::control::{Request, VolumeEvent};
 use anshin_ledger::Command as LedgerCommand;
 use anshin_mirror::RoleName;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+/// How long ending a failed replica's process may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 impl Core {
     /// Starts what should run here and is not known yet: a process per replica, made first if it has no files.
@@ -145,6 +148,7 @@ impl Core {
             VolumeEvent::Failed { why } => {
                 self.note(volume, "the copy here failed", &why);
                 self.look_at_once(volume);
+                self.restart_unused(volume);
             }
             VolumeEvent::DeviceFailed { problem } => self.note(volume, "the device failed", &problem.message),
             VolumeEvent::Note { text } => tracing::info!(volume, text, "volume"),
@@ -153,6 +157,17 @@ impl Core {
             | VolumeEvent::Demoted
             | VolumeEvent::Quiesced => {}
         }
+    }
+
+    /// A failed replica that nobody uses is started again in a new session; one in use first loses its users, when the
+    /// leader plans its recovery, and is ended by the stop that belongs to it.
+    fn restart_unused(&self, volume: &str) {
+        let (paths, volume) = (self.setup.paths.clone(), volume.to_owned());
+        tokio::spawn(async move {
+            if let Err(problem) = volumes::ask(&paths, &volume, Request::Stop, ANSWER_LIMIT).await {
+                tracing::info!(volume, %problem, "a failed replica is not restarted yet");
+            }
+        });
     }
 
     fn set_suspended(&mut self, volume: &str, suspended: bool) {
