@@ -1,6 +1,6 @@
 //! Little-endian writing and bounded reading, shared by the wire and the disk formats.
 //!
-//! A [`Reader`] never panics and never reserves memory for a count before the bytes that it counts are known to
+//! A `Reader` never panics and never reserves memory for a count before the bytes that it counts are known to
 //! be there.
 
 use anshin_base::{Generation, GroupEntry, GroupId, LedgerEpoch, LedgerIndex, Member, ReplicaId, SessionId};

@@ -232,18 +232,18 @@ impl Client {
         Ok(client)
     }
 
-    /// As [`ClientWriter::send`].
+    /// As sending.
     ///
     /// # Errors
-    /// As [`ClientWriter::send`].
+    /// As sending.
     pub async fn send(&mut self, message: &ToVoter) -> Result<(), LinkError> {
         self.writer.send(message).await
     }
 
-    /// As [`ClientReader::next`].
+    /// As reading.
     ///
     /// # Errors
-    /// As [`ClientReader::next`].
+    /// As reading.
     pub async fn next(&mut self) -> Result<FromVoter, LinkError> {
         self.reader.next().await
     }
