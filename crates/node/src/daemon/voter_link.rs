@@ -1,12 +1,12 @@
 //! The daemon's end of the voter's socket: keeps it connected, numbers proposals, and turns what arrives into events.
 
-use crate::voter::protocol::{
-    FRAME_LENGTH_MAX, FromVoter, KIND, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, VERSION,
-    Wanted,
+use crate::voter::{
+    Client, ClientReader, ClientWriter,
+    protocol::{FromVoter, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, Wanted},
 };
-use anshin_base::{NodeId, Problem, frame::Frame};
+use anshin_base::{NodeId, Problem};
 use anshin_ledger::{Applied, Command, Refused, State};
-use anshin_link::framed::{FrameReader, FrameWriter, frames};
+use anshin_link::LinkError;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -16,16 +16,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    io::{ReadHalf, WriteHalf},
-    net::UnixStream,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 /// Time before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_millis(100);
-/// How long the voter may take to accept a frame.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a proposal is waited for: an election may be under way.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
 /// Messages that wait for a voter that is being restarted; more are refused.
@@ -144,32 +138,19 @@ async fn keep(
     }
 }
 
-type Reader = FrameReader<ReadHalf<UnixStream>>;
-type Writer = FrameWriter<WriteHalf<UnixStream>>;
-
-async fn connect(socket: &Path) -> Result<(Reader, Writer), String> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-    let (mut reader, mut writer) = frames(stream, FRAME_LENGTH_MAX, WRITE_LIMIT);
-    let hello = ToVoter::Hello { version_min: VERSION, version_max: VERSION };
-    writer.send(&frame(&hello)).await.map_err(|error| error.to_string())?;
-    let welcome =
-        reader.expect("the voter's welcome", WRITE_LIMIT).await.map_err(|error| error.to_string())?;
-    match postcard::from_bytes(&welcome.body) {
-        Ok(FromVoter::Welcome { .. }) => {}
-        _ => return Err("the voter speaks another version".into()),
+async fn connect(socket: &Path) -> Result<(ClientReader, ClientWriter), LinkError> {
+    let (mut reader, mut writer) = Client::connect(socket).await?.split();
+    match reader.next().await? {
+        FromVoter::Welcome { .. } => {}
+        _ => return Err(LinkError::Protocol("the voter did not greet".into())),
     }
-    writer.send(&frame(&ToVoter::Subscribe)).await.map_err(|error| error.to_string())?;
+    writer.send(&ToVoter::Subscribe).await?;
     Ok((reader, writer))
 }
 
-fn frame(message: &ToVoter) -> Frame {
-    let body = postcard::to_allocvec(message).expect("invariant: plain data encodes into memory");
-    Frame { kind: KIND, version: VERSION, body: body.into() }
-}
-
 async fn serve(
-    mut reader: Reader,
-    mut writer: Writer,
+    mut reader: ClientReader,
+    mut writer: ClientWriter,
     queue: &mut mpsc::Receiver<ToVoter>,
     events: &mpsc::Sender<VoterEvent>,
     waiting: &Waiting,
@@ -178,18 +159,16 @@ async fn serve(
         tokio::select! {
             incoming = reader.next() => {
                 let message = match incoming {
-                    Ok(Some(frame)) => postcard::from_bytes::<FromVoter>(&frame.body),
-                    Ok(None) => return "closed".into(),
+                    Ok(message) => message,
                     Err(error) => return error.to_string(),
                 };
-                let Ok(message) = message else { return "a message this build cannot read".into() };
                 if !hand_over(message, events, waiting).await {
                     return "the daemon ends".into();
                 }
             }
             outgoing = queue.recv() => {
                 let Some(message) = outgoing else { return "the daemon ends".into() };
-                if let Err(error) = writer.send(&frame(&message)).await {
+                if let Err(error) = writer.send(&message).await {
                     return error.to_string();
                 }
             }

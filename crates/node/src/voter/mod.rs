@@ -19,7 +19,7 @@ mod tests;
 
 pub use beat::Beat;
 pub use bootstrap::{Bootstrap, Peer, found, join, site_number};
-pub use local::Client;
+pub use local::{Client, ClientReader, ClientWriter};
 pub use process::{Voter, VoterOptions};
 
 use anshin_base::Problem;
