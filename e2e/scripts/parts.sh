@@ -3,8 +3,8 @@
 parts() {
     cat <<'END'
 fmt 2 quick
-clippy 15 quick
-unit 20 quick
+clippy 25 quick
+unit 40 quick
 licences 5 quick
 advisories 5 quick
 docs 10 quick
