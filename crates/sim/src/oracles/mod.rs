@@ -5,7 +5,6 @@ pub mod i10;
 pub mod i11;
 pub mod i2;
 pub mod i3;
-pub mod i4;
 pub mod i5;
 pub mod i7;
 pub mod i8;
@@ -20,8 +19,6 @@ pub struct Oracles {
     pub i2: i2::I2,
     /// Differences are covered.
     pub i3: i3::I3,
-    /// Dirty records shrink only on proof.
-    pub i4: i4::I4,
     /// Nothing inconsistent is served.
     pub i5: i5::I5,
     /// Reads return what was written.
@@ -75,11 +72,10 @@ impl Oracles {
     /// Everything found.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
-        let all: [&dyn Named; 10] = [
+        let all: [&dyn Named; 9] = [
             &self.i1,
             &self.i2,
             &self.i3,
-            &self.i4,
             &self.i5,
             &self.i7,
             &self.i8,
