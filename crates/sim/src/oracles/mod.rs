@@ -72,17 +72,8 @@ impl Oracles {
     /// Everything found.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
-        let all: [&dyn Named; 9] = [
-            &self.i1,
-            &self.i2,
-            &self.i3,
-            &self.i5,
-            &self.i7,
-            &self.i8,
-            &self.i10,
-            &self.i11,
-            &self.ledger,
-        ];
+        let all: [&dyn Named; 9] =
+            [&self.i1, &self.i2, &self.i3, &self.i5, &self.i7, &self.i8, &self.i10, &self.i11, &self.ledger];
         all.iter().flat_map(|oracle| oracle.verdict().0.iter().cloned()).collect()
     }
 
