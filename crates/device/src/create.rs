@@ -76,7 +76,7 @@ pub fn create(directory: &Path, what: &Create) -> Result<ReplicaId, Problem> {
         }
         let message = format!("cannot make a replica in {}: {error}", directory.display());
         let problem = Problem::new("replica-create", message);
-        if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EFBIG)) {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge) {
             problem.hint("free some space, or choose a smaller size")
         } else {
             problem
@@ -114,6 +114,11 @@ fn fresh(path: &Path) -> io::Result<File> {
 }
 
 fn reserve(file: &impl AsFd, bytes: u64) -> io::Result<()> {
+    // Asked first: an attempt that must fail would take all the space there is until it does.
+    let found = rustix::fs::fstatvfs(file)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP) => {
