@@ -35,19 +35,18 @@ impl Systemd {
     /// What systemd knows about a unit, loading it if necessary.
     ///
     /// # Errors
-    /// `no-systemd` if it cannot be reached, `no-such-unit` if the unit has no file.
+    /// `no-systemd` if it cannot be reached; what speaks against starting it: `no-such-unit` if it has no file,
+    /// `unit-masked`, `unit-invalid` if systemd cannot read its file.
     pub async fn unit(&self, name: &str) -> Result<Unit, Problem> {
-        let path: OwnedObjectPath = self.bus.call("LoadUnit", &(name,)).await?;
-        let unit = Unit::read(&self.bus, name, &path).await?;
-        if unit.load_state == "not-found" {
-            return Err(Problem::new("no-such-unit", format!("this node has no unit {name}"))
-                .hint("systemctl list-unit-files shows what there is"));
-        }
-        if unit.load_state == "masked" {
-            return Err(Problem::new("unit-masked", format!("{name} is masked on this node"))
-                .hint(format!("systemctl unmask {name}")));
-        }
+        let unit = self.look(name).await?;
+        unit.check_startable()?;
         Ok(unit)
+    }
+
+    /// The same for a unit that may run although it could not be started again.
+    async fn look(&self, name: &str) -> Result<Unit, Problem> {
+        let path: OwnedObjectPath = self.bus.call("LoadUnit", &(name,)).await?;
+        Unit::read(&self.bus, name, &path).await
     }
 
     /// Refuses a unit that cannot be protected because it runs no process of its own, and names its instances.
@@ -75,7 +74,14 @@ impl Systemd {
     /// # Errors
     /// With systemd's own word for what went wrong.
     pub async fn start(&self, name: &str, timeout: Duration) -> Result<(), Problem> {
+        self.unit(name).await?;
         self.hold_restarts(name).await?;
+        // How often a unit may start is the cluster's to decide; systemd counts our starts too, and refuses at some
+        // point. Not loaded means not counted.
+        match self.bus.call::<()>("ResetFailedUnit", &(name,)).await {
+            Err(problem) if problem.code != "no-such-unit" => return Err(problem),
+            _ => {}
+        }
         self.job("StartUnit", name, timeout).await
     }
 
@@ -95,10 +101,7 @@ impl Systemd {
     /// # Errors
     /// `processes-remain` if it is not down after `patience`.
     pub async fn kill(&self, name: &str, patience: Duration) -> Result<Vec<String>, Problem> {
-        let unit = match self.unit(name).await {
-            Err(problem) if problem.code == "no-such-unit" => return Ok(Vec::new()),
-            unit => unit?,
-        };
+        let unit = self.look(name).await?;
         if unit.is_down() {
             return Ok(Vec::new());
         }
@@ -142,15 +145,18 @@ impl Systemd {
     }
 
     async fn monitor(&self, name: &str, timeout: Duration) -> OperationResult {
-        match tokio::time::timeout(timeout, self.unit(name)).await {
-            Ok(Ok(unit)) => unit.as_monitor(),
-            // A unit without a file does not run here.
-            Ok(Err(problem)) if problem.code == "no-such-unit" => OperationResult {
+        let unit = match tokio::time::timeout(timeout, self.look(name)).await {
+            Ok(Ok(unit)) => unit,
+            Ok(Err(problem)) => return result_of(problem),
+            Err(_) => return result_of(Problem::new("unit-timeout", "systemd does not answer")),
+        };
+        match unit.check_startable() {
+            // What runs runs, even if its file was removed or masked since.
+            Err(problem) if unit.is_down() => OperationResult {
                 hint: problem.hint,
                 ..OperationResult::failed(Rc::NOT_RUNNING, Status::Done, problem.message)
             },
-            Ok(Err(problem)) => result_of(problem),
-            Err(_) => result_of(Problem::new("unit-timeout", "systemd does not answer")),
+            _ => unit.as_monitor(),
         }
     }
 
@@ -166,7 +172,7 @@ impl Systemd {
             "timeout" => Err(Problem::new("unit-timeout", format!("{name}: systemd's own timeout"))
                 .hint(format!("journalctl -u {name} shows why"))),
             other => {
-                let why = self.unit(name).await.map(|unit| unit.result).unwrap_or_default();
+                let why = self.look(name).await.map(|unit| unit.result).unwrap_or_default();
                 let message = format!("{name}: the job ended as `{other}`, the unit says `{why}`");
                 Err(Problem::new("unit-failed", message).hint(format!("journalctl -u {name} shows why")))
             }
@@ -214,7 +220,7 @@ impl Systemd {
 /// A problem as the answer of an operation.
 fn result_of(problem: Problem) -> OperationResult {
     let (rc, status) = match problem.code.as_str() {
-        "no-such-unit" | "unit-masked" => (Rc::NOT_INSTALLED, Status::NotInstalled),
+        "no-such-unit" | "unit-masked" | "unit-invalid" => (Rc::NOT_INSTALLED, Status::NotInstalled),
         "unit-without-process" => (Rc::NOT_CONFIGURED, Status::Done),
         "unit-timeout" => (Rc::GENERIC, Status::TimedOut),
         "unit-failed" => (Rc::GENERIC, Status::Done),
