@@ -33,8 +33,8 @@ impl Guest {
         let dir = Dir::new(name);
         let name = format!("{name}.service");
         let text = format!("[Service]\n{service}\n").replace('@', &dir.0.display().to_string());
+        // Read when it is first asked for: no two tests use the same name.
         fs::write(unit_file(&name), text).unwrap();
-        sh("systemctl daemon-reload");
         let mut options = Options::new("guest", "/nonexistent/anshin");
         options.run_dir = dir.path("run");
         options.ocf_state_dir = dir.path("agents");
@@ -250,6 +250,7 @@ async fn what_is_killed_behind_our_back_is_noticed_and_systemd_leaves_the_restar
         "Restart=always\nRestartSec=100ms\nExecStart=/bin/sh -c 'echo >>@/starts; exec sleep infinity'",
     );
     let first = hardy.starts().await;
+    wait_until("its first line", PATIENCE, || hardy.lines("starts") == 1);
     sh(&format!("kill -9 {first}"));
     let noticed = hardy.comes_to(Rc::NOT_RUNNING).await;
     assert!(noticed.reason.unwrap().contains("signal"));
@@ -257,7 +258,7 @@ async fn what_is_killed_behind_our_back_is_noticed_and_systemd_leaves_the_restar
     assert_eq!(hardy.monitor().await, Rc::NOT_RUNNING, "systemd has restarted it by itself");
     let second = hardy.starts().await;
     assert!(runs(second) && second != first);
-    assert_eq!(hardy.lines("starts"), 2);
+    wait_until("its second line", PATIENCE, || hardy.lines("starts") == 2);
     // Once it is not ours any more, it is systemd's again.
     hardy.runner.systemd().release("hardy.service").await.unwrap();
     assert!(runs(second), "letting go of a unit leaves it running");
@@ -323,7 +324,7 @@ async fn a_oneshot_that_remains_runs_until_it_is_stopped() {
 async fn a_masked_unit_is_refused_cannot_start_and_is_stopped() {
     let hidden = Guest::with("hidden", "ExecStart=/bin/sleep infinity");
     fs::remove_file(unit_file("hidden.service")).unwrap();
-    sh("systemctl mask hidden.service && systemctl daemon-reload");
+    sh("systemctl mask hidden.service");
     let problems = hidden.runner.check(&hidden.resource()).await;
     assert_eq!(problems[0].code, "unit-masked", "{problems:?}");
     let started = hidden.run(Action::Start).await;
@@ -335,15 +336,15 @@ async fn a_masked_unit_is_refused_cannot_start_and_is_stopped() {
 #[tokio::test]
 #[ignore = "needs a guest: ./test guest-systemd"]
 async fn a_unit_masked_while_it_runs_can_still_be_seen_stopped_and_killed() {
-    for kill in [false, true] {
-        let hidden = Guest::with("masked-later", "ExecStart=/bin/sleep infinity");
+    for (name, kill) in [("hidden-stop", false), ("hidden-kill", true)] {
+        let hidden = Guest::with(name, "ExecStart=/bin/sleep infinity");
         let pid = hidden.starts().await;
-        fs::remove_file(unit_file("masked-later.service")).unwrap();
-        sh("systemctl mask masked-later.service && systemctl daemon-reload");
+        fs::remove_file(unit_file(&hidden.name)).unwrap();
+        sh(&format!("systemctl mask {}", hidden.name));
         assert_eq!(hidden.monitor().await, Rc::OK, "it runs, whatever its file says");
         if kill {
             let killed = hidden.runner.kill_programs(&[hidden.resource()], PATIENCE).await.unwrap();
-            assert_eq!(killed, [format!("masked-later.service ({pid})")]);
+            assert_eq!(killed, [format!("{name}.service ({pid})")]);
         } else {
             assert_eq!(hidden.run(Action::Stop).await.rc, Rc::OK);
         }
@@ -354,15 +355,15 @@ async fn a_unit_masked_while_it_runs_can_still_be_seen_stopped_and_killed() {
 #[tokio::test]
 #[ignore = "needs a guest: ./test guest-systemd"]
 async fn a_unit_whose_file_is_removed_while_it_runs_can_still_be_seen_stopped_and_killed() {
-    for kill in [false, true] {
-        let orphan = Guest::with("orphan", "ExecStart=/bin/sleep infinity");
+    for (name, kill) in [("orphan-stop", false), ("orphan-kill", true)] {
+        let orphan = Guest::with(name, "ExecStart=/bin/sleep infinity");
         let pid = orphan.starts().await;
-        fs::remove_file(unit_file("orphan.service")).unwrap();
+        fs::remove_file(unit_file(&orphan.name)).unwrap();
         sh("systemctl daemon-reload");
         assert_eq!(orphan.monitor().await, Rc::OK, "it runs, whether it has a file or not");
         if kill {
             let killed = orphan.runner.kill_programs(&[orphan.resource()], PATIENCE).await.unwrap();
-            assert_eq!(killed, [format!("orphan.service ({pid})")]);
+            assert_eq!(killed, [format!("{name}.service ({pid})")]);
         } else {
             assert_eq!(orphan.run(Action::Stop).await.rc, Rc::OK);
         }
@@ -375,7 +376,6 @@ async fn a_unit_whose_file_is_removed_while_it_runs_can_still_be_seen_stopped_an
 async fn a_missing_unit_does_not_run_cannot_start_and_is_stopped() {
     let gone = Guest::with("gone", "ExecStart=/bin/true");
     fs::remove_file(unit_file("gone.service")).unwrap();
-    sh("systemctl daemon-reload");
     assert_eq!(gone.runner.check(&gone.resource()).await[0].code, "no-such-unit");
     assert_eq!(gone.monitor().await, Rc::NOT_RUNNING);
     let started = gone.run(Action::Start).await;

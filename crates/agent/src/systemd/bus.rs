@@ -110,8 +110,8 @@ impl Bus {
             .await
             .map_err(|error| problem(method, &error))?;
         // Asked on the connection that listens, and only once.
-        let job = ask_once::<OwnedObjectPath>(&connection, MANAGER_PATH, MANAGER, method, &(unit, "replace"));
-        let job = match job.await {
+        let asked = ask_once(&connection, MANAGER_PATH, MANAGER, method, &(unit, "replace")).await;
+        let job: OwnedObjectPath = match asked {
             Ok(job) => job,
             Err(error) => {
                 self.forget_broken(&error).await;

@@ -16,6 +16,8 @@ use zbus::OwnedObjectPath;
 
 /// How long a question to systemd may take that is not the operation itself.
 const QUESTION: Duration = Duration::from_secs(10);
+/// How soon the processes that a dying unit starts are killed too.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
 
 /// The systemd of this node.
 #[derive(Debug)]
@@ -105,19 +107,31 @@ impl Systemd {
         if unit.is_down() {
             return Ok(Vec::new());
         }
-        let kill = self.bus.call::<()>("KillUnit", &(name, "all", libc::SIGKILL)).await;
-        if let Err(problem) = kill
-            && problem.code != "no-such-process"
-        {
-            return Err(problem);
-        }
-        // The stop job ends when nothing of the unit is left, and keeps systemd from starting it again.
-        self.job("StopUnit", name, patience).await.map_err(|problem| Problem {
+        self.kill_all(name).await?;
+        // The stop job ends when nothing of the unit is left, and keeps systemd from starting it again. What the unit
+        // itself would do to stop is killed too, because it may take as long as it likes.
+        let mut stop = std::pin::pin!(self.job("StopUnit", name, patience));
+        let stopped = loop {
+            match tokio::time::timeout(KILL_AGAIN, &mut stop).await {
+                Ok(stopped) => break stopped,
+                Err(_) => self.kill_all(name).await?,
+            }
+        };
+        stopped.map_err(|problem| Problem {
             code: "processes-remain".to_owned(),
             ..problem.context(format!("killing {name}"))
         })?;
         let main = if unit.main_pid > 0 { format!(" ({})", unit.main_pid) } else { String::new() };
         Ok(vec![format!("{name}{main}")])
+    }
+
+    async fn kill_all(&self, name: &str) -> Result<(), Problem> {
+        match self.bus.call::<()>("KillUnit", &(name, "all", libc::SIGKILL)).await {
+            Err(problem) if !["no-such-process", "no-such-unit"].contains(&problem.code.as_str()) => {
+                Err(problem)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets systemd restart the unit by itself again, once the unit is no longer anshin's.
