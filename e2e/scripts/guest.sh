@@ -16,7 +16,7 @@ guest_boot() {
     cp e2e/guest/*.target e2e/guest/*.service "$dir/units/"
     printf '%s\n' "$command" >"$dir/command"
     dir=$(realpath "$dir")
-    as_root timeout --foreground --signal=KILL "${minutes}m" unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
+    as_root timeout --foreground --kill-after=5 "${minutes}m" unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
         bash -c 'set -e; mount --bind "$1" /mnt; mount -t tmpfs -o size=2G memory /dev/shm; cd /; shift; exec linux.uml "$@"' \
         guest "$dir" mem=1G uml_dir=/mnt umid=guest root=/dev/root rootfstype=hostfs rootflags=/ ro init=/mnt/init \
         con=null con0=null,fd:1 ssl=null systemd.gpt_auto=0 "$@" \
@@ -27,25 +27,29 @@ guest_boot() {
     return "$(cat "$dir/code")"
 }
 
-# The executable of a package's test program, built if it has to be.
-test_program() { # package name
-    local built; built=$(cargo test --release --quiet -p "$1" --test "$2" --no-run --message-format=json)
-    sed -n "/\"name\":\"$2\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" <<<"$built"
+# The executables of the named test programs, one per line in the same order; built like those of the part unit.
+test_programs() {
+    local built name flags=()
+    for name in "$@"; do flags+=(--test "$name"); done
+    built=$(cargo test --release --quiet --workspace "${flags[@]}" --no-run --message-format=json)
+    for name in "$@"; do
+        sed -n "/\"name\":\"$name\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" <<<"$built"
+    done
 }
 
 # Units under a real systemd, by themselves and under a whole node.
 guest_systemd() {
     lab_packages
     guest_packages
-    local dir=$KEPT/guest units site tests
-    units=$(test_program anshin-agent guest_systemd)
-    site=$(test_program anshin-e2e guest_site)
+    local dir=$KEPT/guest programs tests
+    mapfile -t programs < <(test_programs guest_systemd guest_site)
+    [ ${#programs[@]} = 2 ] || fail "the test programs could not be built"
     [ -x "$(binary anshin)" ] || cargo build --release -p anshin
     as_root rm -rf "$dir"; mkdir -p "$dir"; truncate -s 1G "$dir/disk"
     tests="set -e
         export ANSHIN_PROGRAM='$(realpath "$(binary anshin)")'
-        for round in \$(seq $([ "$LONG" ] && echo 5 || echo 1)); do '$units' --ignored --test-threads=1; done
-        '$site' --ignored --nocapture || { journalctl --no-pager -u 'anshin*' -u 'postgresql*'; exit 1; }"
+        for round in \$(seq $([ "$LONG" ] && echo 5 || echo 1)); do '${programs[0]}' --ignored --test-threads=1; done
+        '${programs[1]}' --ignored --nocapture || { journalctl --no-pager -u 'anshin*' -u 'postgresql*'; exit 1; }"
     guest_boot "$dir" "$([ "$LONG" ] && echo 60 || echo 8)" "$tests" ubd0=/mnt/disk
     rm -f "$dir/disk"
 }
