@@ -13,7 +13,7 @@ simulator-proof 10 site
 browser 10 quick
 fuzz-smoke 10 quick
 build 15 site
-guest-systemd 10 site
+guest-systemd 25 site
 END
     sed -n 's/^    "\([a-z-]*\)", [0-9]*, [0-9]*, .*/\1 10 site/p' e2e/src/scenario/mod.rs
     echo "bench-volume 60 long"
