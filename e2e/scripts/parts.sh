@@ -13,6 +13,7 @@ simulator-proof 10 site
 browser 10 quick
 fuzz-smoke 10 quick
 build 15 site
+guest-systemd 25 site
 END
     sed -n 's/^    "\([a-z-]*\)", [0-9]*, [0-9]*, .*/\1 10 site/p' e2e/src/scenario/mod.rs
     echo "bench-volume 60 long"
@@ -61,6 +62,7 @@ part() {
         browser) need_packages chromium; cargo nextest run --release -p anshin-console --run-ignored only -E 'test(browser)' ;;
         fuzz-smoke) fuzz_smoke ;;
         build) lab_packages; cargo build --release -p anshin -p anshin-e2e ;;
+        guest-systemd) . e2e/scripts/guest.sh; guest_systemd ;;
         bench-volume) bench/volume ;;
         bench-failover) bench/failover ;;
         *) check "$1" ;;
