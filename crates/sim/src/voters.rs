@@ -60,7 +60,7 @@ impl World {
         if !self.nodes[at].powered || self.nodes[at].voter.is_some() {
             return;
         }
-        let areas: Vec<Vec<u8>> =
+        let areas: Vec<bytes::Bytes> =
             self.nodes[at].ledger.iter().map(|area| area.read(0, LEDGER_AREA as usize)).collect();
         let recovered = match recover(&areas[0], &areas[1]) {
             Ok(recovered) => recovered,
@@ -267,7 +267,7 @@ impl World {
         };
         let delay = match op {
             DiskOp::Write { area, offset, bytes } => {
-                node.ledger[place(*area)].submit(*offset, bytes);
+                node.ledger[place(*area)].submit(*offset, bytes::Bytes::copy_from_slice(bytes));
                 50_000 + self.rng.below(100_000)
             }
             DiskOp::Flush { .. } => {

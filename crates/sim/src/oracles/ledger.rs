@@ -14,7 +14,7 @@ pub struct Ledger {
     /// Term and content of every entry that any voter knew to be committed.
     committed: BTreeMap<u64, (u64, u32)>,
     /// Checksum of the state right after an index was applied.
-    states: BTreeMap<u64, u32>,
+    states: BTreeMap<u64, u64>,
     applied: BTreeMap<At, u64>,
     confirmed: u64,
 }
@@ -93,7 +93,10 @@ impl Ledger {
     }
 }
 
-/// FNV-1a.
-fn checksum(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+/// FNV-1a over words of eight bytes, the last one padded.
+fn checksum(bytes: &[u8]) -> u64 {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|bytes| u64::from_le_bytes(*bytes)).chain([word(rest), bytes.len() as u64]);
+    words.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29))
 }

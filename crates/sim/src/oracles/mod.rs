@@ -69,17 +69,19 @@ pub trait Named {
 }
 
 impl Oracles {
+    fn all(&self) -> [&dyn Named; 9] {
+        [&self.i1, &self.i2, &self.i3, &self.i5, &self.i7, &self.i8, &self.i10, &self.i11, &self.ledger]
+    }
+
     /// Everything found.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
-        let all: [&dyn Named; 9] =
-            [&self.i1, &self.i2, &self.i3, &self.i5, &self.i7, &self.i8, &self.i10, &self.i11, &self.ledger];
-        all.iter().flat_map(|oracle| oracle.verdict().0.iter().cloned()).collect()
+        self.all().iter().flat_map(|oracle| oracle.verdict().0.iter().cloned()).collect()
     }
 
     /// Whether anything was found.
     #[must_use]
     pub fn violated(&self) -> bool {
-        !self.violations().is_empty()
+        self.all().iter().any(|oracle| !oracle.verdict().0.is_empty())
     }
 }
