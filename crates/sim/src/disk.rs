@@ -5,6 +5,8 @@ use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 
 const PAGE: usize = 4_096;
+/// Bytes of a page, which is also a block of the dirty records.
+pub const PAGE_BYTES: u64 = PAGE as u64;
 /// What places that were never written read as. As long as the longest read that is common, a chunk of a comparison.
 static BLANK: [u8; 256 << 10] = [0; 256 << 10];
 
@@ -108,6 +110,36 @@ impl Disk {
         self.complete(id);
         let flush = self.flush();
         self.flushed(&flush);
+    }
+
+    /// The pages of a range, by number, that were ever written.
+    pub fn written(&self, offset: u64, length: u64) -> impl Iterator<Item = u64> {
+        let page = |offset: u64| usize::try_from(offset / PAGE_BYTES).unwrap_or(usize::MAX);
+        let last = page((offset + length).next_multiple_of(PAGE_BYTES));
+        self.current.pages.range(page(offset)..last).map(|(number, _)| *number as u64)
+    }
+
+    /// What one page returns.
+    #[must_use]
+    pub fn page(&self, number: u64) -> &[u8] {
+        self.current.page(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
+    /// Whether a power loss may take or tear something of the page.
+    #[must_use]
+    pub fn is_volatile(&self, page: u64) -> bool {
+        let (start, end) = (page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+        let pending = self.pending.iter().filter(|write| !write.bytes.is_empty());
+        pending
+            .map(|write| (write.offset as u64, write.bytes.len() as u64))
+            .any(|(at, length)| at < end && at + length > start)
+    }
+
+    /// What a read returns after a power loss that takes everything that was not flushed.
+    #[must_use]
+    pub fn read_durable(&self, offset: u64, length: u64) -> Bytes {
+        let small = |bytes: u64| usize::try_from(bytes).expect("invariant: simulated disks are small");
+        self.durable.read(small(offset), small(length))
     }
 
     /// First difference between what two disks return.

@@ -34,6 +34,8 @@ impl World {
 
     /// The end.
     pub fn finish(&mut self) {
+        let proven = self.oracles.i4.proven;
+        self.counts.insert("blocks proven equal", proven);
         if let Err(why) = self.converged() {
             // A removal that was under way when the image was put in place can leave it as the only member: nobody
             // living has seen more, and standing still with a name is all that may be done (R7).

@@ -10,6 +10,7 @@ pub mod links;
 pub mod model;
 pub mod network;
 pub mod oracles;
+pub mod progress;
 pub mod prove;
 pub mod rng;
 pub mod run;

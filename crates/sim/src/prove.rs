@@ -30,7 +30,7 @@ impl Bug {
 }
 
 /// Every bug.
-pub const BUGS: [Bug; 12] = [
+pub const BUGS: [Bug; 13] = [
     Bug { name: "acknowledge-alone", scenario: "three", set: |set| set.mirror.acknowledge_alone = true },
     Bug { name: "cool-early", scenario: "extents", set: |set| set.mirror.cool_early = true },
     Bug { name: "skip-reconciliation", scenario: "three", set: |set| set.mirror.skip_reconciliation = true },
@@ -40,6 +40,7 @@ pub const BUGS: [Bug; 12] = [
         scenario: "three",
         set: |set| set.mirror.clear_dirty_at_connect = true,
     },
+    Bug { name: "trust-reconnect", scenario: "pair", set: |set| set.mirror.trust_reconnect = true },
     Bug { name: "accept-old-session", scenario: "three", set: |set| set.mirror.accept_old_session = true },
     Bug { name: "forget-peer-hot", scenario: "extents", set: |set| set.mirror.forget_peer_hot = true },
     Bug {

@@ -82,6 +82,7 @@ const NO_BUGS: Bugs = Bugs {
     skip_reconciliation: false,
     skip_grant_wait: false,
     clear_dirty_at_connect: false,
+    trust_reconnect: false,
     accept_old_session: false,
     forget_peer_hot: false,
     complete_before_removal: false,

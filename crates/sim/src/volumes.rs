@@ -88,6 +88,8 @@ impl World {
         };
         let mut out = Vec::new();
         volume.replica.handle(now, input, &mut out);
+        // Before anything is carried out: the disks are as they were when the replica decided.
+        self.oracles.i4.watch(at, &self.nodes, &self.oracles.i10);
         self.volume_outputs(at, out);
     }
 

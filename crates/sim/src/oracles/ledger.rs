@@ -98,5 +98,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
     let (words, rest) = bytes.as_chunks::<8>();
     let words = words.iter().map(|bytes| u64::from_le_bytes(*bytes)).chain([word(rest), bytes.len() as u64]);
-    words.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29))
+    words.fold(0xcbf2_9ce4_8422_2325, |sum, word| {
+        (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
+    })
 }
