@@ -61,6 +61,14 @@ impl World {
         if applied.len() != self.nodes.len() || applied.iter().any(|applied| *applied + 20 < newest) {
             return Err(format!("the ledgers stand at {applied:?} at the end"));
         }
+        let votes = |node: &crate::world::Node| node.voter_id;
+        let mut wanted: Vec<_> = self.nodes.iter().map(votes).collect();
+        wanted.sort_unstable();
+        let leader = voters().find(|voter| voter.engine.role() == Role::Leader);
+        let members = leader.map(|leader| leader.engine.members()).unwrap_or_default();
+        if members.voters != wanted || !members.learners.is_empty() {
+            return Err(format!("{members:?} vote at the end and not {wanted:?}"));
+        }
         if self.scenario.volumes { self.volume_converged() } else { Ok(()) }
     }
 

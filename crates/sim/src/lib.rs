@@ -7,6 +7,7 @@ pub mod disk;
 pub mod faults;
 pub mod finish;
 pub mod links;
+pub mod members;
 pub mod model;
 pub mod network;
 pub mod oracles;

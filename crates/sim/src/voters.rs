@@ -9,7 +9,7 @@ use anshin_ledger::{
     Applied, Command, Coordinator, Detector, Engine, Envelope, Event as EngineEvent, Input, Outcome, Output,
     Refused, Settings, Sign,
     coordinator::View,
-    engine::Role,
+    engine::{Role, next_change},
     log::{Area, DiskBatch, DiskOp, RecoverError, recover},
 };
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ enum Asker {
     Volume { start: u64, request: u64 },
     Coordinator { request: u64 },
     Group,
+    Members,
     Noise,
 }
 
@@ -76,6 +77,7 @@ impl World {
         let mut settings = Settings::new(self.nodes[at].voter_id, EPOCH, self.rng.id(), witness);
         settings.area_bytes = LEDGER_AREA;
         settings.entries_kept = 20;
+        settings.bugs = self.scenario.bugs.engine;
         let now = self.local(at);
         let engine = match Engine::open(now, settings, recovered) {
             Ok(engine) => engine,
@@ -85,6 +87,7 @@ impl World {
             }
         };
         self.oracles.ledger.opened(at, &engine);
+        let silenced = engine.silenced().map(str::to_owned);
         let start = self.new_start();
         let silent = anshin_base::Millis(1_000);
         self.nodes[at].voter = Some(VoterProcess {
@@ -107,6 +110,9 @@ impl World {
         self.trace.line(now, || format!("node {at}: voter starts"));
         let jitter = self.rng.below(TICK);
         self.after(jitter, Event::VoterTick { at, start });
+        if let Some(why) = silenced {
+            self.must_rejoin(at, &why);
+        }
         // The volume process connects anew.
         self.volume_reports(at);
     }
@@ -312,13 +318,8 @@ impl World {
                     self.oracles.ledger.leads(at, term);
                 }
             }
-            // Nothing in the plan makes a voter lose memory.
-            EngineEvent::MustRejoin { why } => {
-                self.oracles.ledger.violate(&format!("voter {at} must rejoin: {why}"));
-            }
-            EngineEvent::Expelled { voter } => {
-                self.oracles.ledger.violate(&format!("{voter} was expelled by node {at}"));
-            }
+            EngineEvent::MustRejoin { why } => self.must_rejoin(at, &why),
+            EngineEvent::Expelled { voter } => self.oracles.ledger.expelled(at, voter),
             EngineEvent::OldImage { replica, presented, seen } => {
                 self.oracles.ledger.old_image(at, replica, presented, seen);
             }
@@ -354,7 +355,7 @@ impl World {
                     coordinator.answered(request);
                 }
             }
-            Some(Asker::Group | Asker::Noise) | None => {}
+            Some(Asker::Group | Asker::Members | Asker::Noise) | None => {}
         }
     }
 
@@ -364,6 +365,28 @@ impl World {
         let request = voter.request_last;
         voter.asked.insert(request, asker);
         self.engine(at, Input::Propose { request, command });
+    }
+
+    /// Operator or daemon ask for a change through the leader; they look what came of it.
+    pub fn demand(&mut self, leader: At, command: Command) {
+        self.ask(leader, Asker::Noise, command);
+    }
+
+    /// Who votes follows the ledger's list of nodes.
+    fn change_members(&mut self, at: At) {
+        let me = self.nodes[at].voter_id;
+        let Some(voter) = &mut self.nodes[at].voter else { return };
+        if voter.asked.values().any(|asker| matches!(asker, Asker::Members)) {
+            return;
+        }
+        let engine = &voter.engine;
+        let Some(change) = next_change(engine.state(), &engine.members(), &engine.caught_up(), me) else {
+            return;
+        };
+        voter.request_last += 1;
+        let request = voter.request_last;
+        voter.asked.insert(request, Asker::Members);
+        self.engine(at, Input::ChangeMembers { request, change });
     }
 
     /// The leader judges the groups, once its state is proven fresh.
@@ -384,6 +407,7 @@ impl World {
             return;
         }
         self.create_group(at);
+        self.change_members(at);
         let Some(voter) = &mut self.nodes[at].voter else { return };
         let VoterProcess { engine, detector, coordinator: Some(coordinator), .. } = voter else { return };
         let suits = (0..scenario.data).map(|at| (node_id(at), 0)).collect();
@@ -488,8 +512,11 @@ impl World {
         let known = state.groups.get(&GROUP);
         let index = known.map_or(LedgerIndex(0), |known| known.index);
         let quorate = voter.engine.quorate();
-        let replicas = (0..self.scenario.data).map(crate::build::replica_id);
-        let sum = replicas.map(|replica| voter.engine.highest(replica)).sum();
+        // What changes besides the entry: who the replicas are, and how far they were seen.
+        let replicas = state.volumes.values().flat_map(|volume| volume.replicas.values());
+        let replicas = replicas.filter_map(|place| place.replica);
+        let sum = replicas.map(|replica| voter.engine.highest(replica).wrapping_add(replica.0 << 32));
+        let sum = sum.fold(0, u64::wrapping_add);
         if voter.told == Some((index, quorate, sum, volume)) {
             return;
         }
@@ -518,7 +545,9 @@ pub fn node_id(at: At) -> NodeId {
     NodeId(u32::try_from(at).unwrap_or_default() + 1)
 }
 
-fn place(area: Area) -> At {
+/// Which of a node's two disks an area of its log is.
+#[must_use]
+pub fn place(area: Area) -> At {
     match area {
         Area::A => 0,
         Area::B => 1,

@@ -65,14 +65,13 @@ impl I4 {
         let towards =
             volume.replica.record_owners().map(|peer| (peer, record(&volume.replica, peer))).collect();
         let now = Known { session, version, towards };
-        let Some(before) = self.known.remove(&owner) else {
-            self.known.insert(owner, now);
-            return;
-        };
-        let restarted = before.session != session;
+        let before = self.known.remove(&owner);
+        let restarted = before.as_ref().is_some_and(|before| before.session != session);
+        // Towards a replica without a record everything may differ: a new record begins with all, one that ends shrinks
+        // nothing.
+        let everything = everything(node.areas[0].length());
         for (peer, record) in &now.towards {
-            // Towards a replica without a record everything may differ; a record that ends shrinks nothing.
-            let Some(before) = before.towards.get(peer) else { continue };
+            let before = before.as_ref().and_then(|before| before.towards.get(peer)).unwrap_or(&everything);
             let holder = nodes.iter().find(|node| node.replica == Some(*peer));
             // Of a copy put in its place nothing is known; what it holds itself is judged when it goes on.
             let Some(holder) = holder.filter(|_| !(restarted && images.is_image(owner))) else { continue };
@@ -146,6 +145,11 @@ impl Left<'_> {
         });
         pages
     }
+}
+
+fn everything(volume_bytes: u64) -> Record {
+    let extents = u32::try_from(volume_bytes.div_ceil(EXTENT)).unwrap_or(u32::MAX);
+    (0..extents).map(|extent| (extent, [0xff; 128])).collect()
 }
 
 fn record(replica: &Replica, peer: ReplicaId) -> Record {

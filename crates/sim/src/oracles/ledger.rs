@@ -2,9 +2,9 @@
 
 use super::{Verdict, verdict};
 use crate::world::At;
-use anshin_base::{LedgerIndex, ReplicaId};
+use anshin_base::{LedgerIndex, ReplicaId, VoterId};
 use anshin_ledger::Engine;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -17,6 +17,9 @@ pub struct Ledger {
     states: BTreeMap<u64, u64>,
     applied: BTreeMap<At, u64>,
     confirmed: u64,
+    /// Voters whose logs the plan replaced by older copies (R8), and the nodes on which they still are.
+    rolled_back: BTreeSet<VoterId>,
+    rolled_back_on: BTreeSet<At>,
 }
 verdict!(Ledger, "ledger");
 
@@ -50,6 +53,31 @@ impl Ledger {
             }
         }
         self.compare(at, engine);
+    }
+
+    /// The plan puts yesterday's copy in the place of this voter's log (R8).
+    pub fn expect_rollback(&mut self, at: At, voter: VoterId) {
+        self.rolled_back.insert(voter);
+        self.rolled_back_on.insert(at);
+    }
+
+    /// The voter of the node was replaced by a new one that knows nothing.
+    pub fn rejoined(&mut self, at: At) {
+        self.rolled_back_on.remove(&at);
+    }
+
+    /// A voter says that it lost memory of what it confirmed.
+    pub fn must_rejoin(&mut self, at: At, why: &str) {
+        if !self.rolled_back_on.contains(&at) {
+            self.violate(&format!("voter {at} must rejoin although its log is whole: {why}"));
+        }
+    }
+
+    /// A voter was expelled by node `at`.
+    pub fn expelled(&mut self, at: At, voter: VoterId) {
+        if !self.rolled_back.contains(&voter) {
+            self.violate(&format!("{voter} was expelled by node {at} although its log is whole"));
+        }
     }
 
     /// A proposal was answered as applied.
