@@ -14,6 +14,7 @@ mod memory;
 pub mod message;
 mod open;
 mod peers;
+mod probation;
 mod settings;
 
 pub use api::{Event, Input, MemberChange, Outcome, Output, Role};

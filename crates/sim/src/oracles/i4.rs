@@ -2,8 +2,8 @@
 //!
 //! After each step of a replica its dirty records are compared with those before it, over restarts too. Every block that
 //! left a record towards a peer is looked up on both simulated disks: it must be the same there, or one of the two must
-//! know a write into it that is on its way within their common reign. Only where the peer has restarted or gone over
-//! to another reign since the proof (or the record was lost in the owner's own restart) it is enough that the peer's
+//! know a write into it that is on its way within their common reign. Only where the peer has restarted, or gone over
+//! to another reign or a newer generation, since the proof (or the record was lost in the owner's own restart) it is enough that the peer's
 //! own records say that the block may differ. What is the same, but not durable, must stand in the records on that disk.
 
 use super::{Verdict, i10::I10, verdict};
@@ -123,12 +123,14 @@ impl I4 {
 }
 
 impl Left<'_> {
-    /// Whether both run in the sessions and the reign in which the proof was made.
+    /// Whether both run in the sessions, the reign and the generation in which the proof was made. A peer that is a
+    /// generation ahead may know that the owner was removed, and then has marked what it lacks.
     fn together(&self) -> bool {
         let (Some(owner), Some(peer)) = (&self.owner.1.volume, &self.peer.1.volume) else { return false };
+        let generation = |replica: &Replica| replica.status().map(|status| status.generation);
         owner.replica.session_of(self.peer.0) == Some(peer.session)
             && owner.replica.reign() == peer.replica.reign()
-            && peer.replica.status().is_some()
+            && generation(&peer.replica).is_some_and(|peer| generation(&owner.replica) >= Some(peer))
     }
 
     /// The blocks that were ever written on one of the two disks; all others are the same zeroes.
