@@ -32,8 +32,8 @@ macro_rules! bug {
 }
 
 bug! {
-    acknowledge_alone cool_early skip_reconciliation clear_dirty_at_connect accept_old_session
-    forget_peer_hot complete_before_removal write_before_log
+    acknowledge_alone cool_early skip_reconciliation clear_dirty_at_connect trust_reconnect accept_old_session
+    trust_newcomer forget_peer_hot complete_before_removal write_before_log
 }
 
 #[test]

@@ -83,7 +83,7 @@ const PAIR: Scenario = Scenario {
     bugs: BugSet {
         mirror: NO_BUGS,
         coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false },
-        engine: engine::Bugs { trust_memory: false },
+        engine: engine::Bugs { trust_memory: false, hasty_start: false },
     },
 };
 

@@ -179,7 +179,7 @@ impl Engine {
             settings,
         };
         engine.peers.seen = found.seen;
-        if !engine.settings.bugs.trust_memory {
+        if !engine.settings.bugs.trust_memory && !engine.settings.bugs.hasty_start {
             engine.probation = Probation::begin(&engine.members(), engine.settings.voter);
         }
         Ok(engine)

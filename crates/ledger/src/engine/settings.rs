@@ -8,6 +8,8 @@ use anshin_base::{LedgerEpoch, Millis, VoterId};
 pub struct Bugs {
     /// Go on with a voter that holds less than it confirmed, and as one (breaks R8).
     pub trust_memory: bool,
+    /// Take part right after the start, before the others have said that nothing is missing (breaks R8).
+    pub hasty_start: bool,
 }
 
 /// Everything the engine must be told at its start.

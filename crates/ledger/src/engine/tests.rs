@@ -193,6 +193,8 @@ fn r8_a_rolled_back_voter_elects_nobody_while_one_that_knows_better_lives() {
     let seen = pass(&mut voters[1..], &mut now, 200);
     assert_eq!(outcome(&seen, 1), Some(Outcome::Applied(Applied::Done)), "decided by 1 and 3");
 
+    // Voter 2, which knows nothing, is about to stand for election, and asks voter 1 before that has asked anyone.
+    pass(&mut voters[..1], &mut now, 500);
     voters[1] = Voter::start(1, yesterday, 101, now);
     let seen = pass(&mut voters, &mut now, 5_000);
     let rejoins = |output: &Output| matches!(output, Output::Event(Event::MustRejoin { .. }));
@@ -211,11 +213,13 @@ fn r8_a_rolled_back_voter_applies_nothing_that_was_not_decided() {
     let mut voters = Voter::site([1, 2, 3]);
     pass(&mut voters, &mut now, 3_000);
     // Voter 1 leads, and alone takes in what nobody else hears of.
-    voters[0].set(now, 1, "never");
+    for request in 1..6 {
+        voters[0].set(now, request, "never");
+    }
     pass(&mut voters[..1], &mut now, 100);
     let image = voters[0].disk.clone();
     pass(&mut voters[1..], &mut now, 3_000);
-    voters[1].set(now, 2, "prod");
+    voters[1].set(now, 6, "prod");
     pass(&mut voters[1..], &mut now, 200);
     pass(&mut voters, &mut now, 2_000);
     assert_eq!(voters[0].engine.state(), voters[1].engine.state());

@@ -2,9 +2,10 @@
 //!
 //! After each step of a replica its dirty records are compared with those before it, over restarts too. Every block that
 //! left a record towards a peer is looked up on both simulated disks: it must be the same there, or one of the two must
-//! know a write into it that is on its way within their common reign. Only where the peer has restarted, or gone over
-//! to another reign or a newer generation, since the proof (or the record was lost in the owner's own restart) it is enough that the peer's
-//! own records say that the block may differ. What is the same, but not durable, must stand in the records on that disk.
+//! know a write into it that is on its way within their common reign. Only where the peer has restarted since the proof, or
+//! gone over to another reign or a newer generation (or the record was lost in the owner's own restart), it is enough
+//! that the peer's own records say that the block may differ. What is the same, but not durable, must stand in the
+//! records on that disk.
 
 use super::{Verdict, i10::I10, verdict};
 use crate::{
