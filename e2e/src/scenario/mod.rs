@@ -3,6 +3,7 @@
 mod crash;
 mod cuts;
 mod deaths;
+mod disks;
 mod failover;
 mod old_image;
 mod stage;
@@ -68,6 +69,8 @@ checks! {
         "all servers die and return in any order: the site recovers alone";
     "total-restart-faultdisk", 2, 20, Demo, deaths::total_restart_faultdisk,
         "the same on disks that lose, tear and reorder what was not flushed";
+    "disk-faultdisk", 1, 5, Demo, disks::run,
+        "the disk under one copy fails or stands still: the service goes on with the other copy, and heals alone";
     "old-image", 1, 3, Demo, old_image::run,
         "a copy replaced by yesterday's is never promoted, compared in full and reported";
     "memory", 1, 3, Demo, crash::memory,
