@@ -369,9 +369,12 @@ impl Replica {
                     && !self.peers.contains_key(&slot.replica)
                     && !places.iter().any(|place| place.replica == slot.replica))
         })?;
-        self.superblock.slots[slot] = PeerSlot { replica, full: true, highest: 0, session: SessionId(0) };
+        let full = !self.bugs.trust_newcomer();
+        self.superblock.slots[slot] = PeerSlot { replica, full, highest: 0, session: SessionId(0) };
         self.maps[slot].clear_all();
-        self.maps[slot].set_all();
+        if full {
+            self.maps[slot].set_all();
+        }
         self.maps[slot].unsave_all();
         self.touch_superblock();
         Some(slot)
