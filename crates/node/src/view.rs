@@ -5,11 +5,13 @@
 //!
 //! Lengths of time are milliseconds, sizes are bytes, points in time are RFC 3339 texts.
 
+mod limits;
 mod posture;
 mod requests;
 mod what_if;
 mod words;
 
+pub use limits::{FENCING, Limit, limits};
 pub use posture::{Posture, PostureLine, age, posture};
 pub use requests::{
     DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
@@ -34,13 +36,16 @@ pub struct SiteStatus {
     pub facts: Facts,
     /// What the death of each node would do.
     pub what_if: Vec<WhatIf>,
+    /// What this site does not protect from, whatever its level.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
 }
 
 impl SiteStatus {
     /// The status that follows from `facts`.
     #[must_use]
     pub fn from_facts(facts: Facts) -> Self {
-        Self { posture: posture(&facts), what_if: what_if(&facts), facts }
+        Self { posture: posture(&facts), what_if: what_if(&facts), limits: limits(&facts), facts }
     }
 }
 
@@ -63,6 +68,12 @@ pub struct Facts {
     pub services: Vec<ServiceView>,
     /// What happened last, newest first; bounded by the daemon.
     pub recent: Vec<Happening>,
+    /// The times that everything runs by.
+    #[serde(default)]
+    pub times: Times,
+    /// Whether a server that does not answer can be switched off from outside.
+    #[serde(default)]
+    pub machine_fencing: bool,
 }
 
 impl Facts {
@@ -88,6 +99,21 @@ impl Facts {
             && self.quorum.votes_needed > 0
             && present >= self.quorum.votes_needed as usize
     }
+}
+
+/// The times that everything runs by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Times {
+    /// Between two signs of life.
+    pub heartbeat_ms: u64,
+    /// A node or copy that was not heard for this long counts as silent.
+    pub silence_ms: u64,
+    /// How long a primary may serve after asking its copies for leave.
+    pub lease_ms: u64,
+    /// By how much copies wait longer than that, in thousandths.
+    pub drift_permille: u32,
+    /// How long the kernel keeps an address that nobody renews, at most.
+    pub address_left_ms: u64,
 }
 
 /// Whether the ledger can decide, as seen from the node that answers.

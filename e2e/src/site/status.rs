@@ -1,6 +1,7 @@
 //! What `anshin status --json` says, by the few questions that checks ask.
 
 use serde_json::Value;
+use std::time::Duration;
 
 /// A status as it came.
 #[derive(Clone, Debug)]
@@ -82,6 +83,13 @@ impl Status {
     pub fn resync_bytes(&self) -> u64 {
         let totals = self.volumes().flat_map(|volume| volume["replicas"].as_array().into_iter().flatten());
         totals.filter_map(|replica| replica["resync"]["total_bytes"].as_u64()).max().unwrap_or(0)
+    }
+
+    /// For how long something may last that the site does not protect from; none if it does not say so.
+    pub fn limit_bound(&self, subject: &str) -> Option<Duration> {
+        let mut limits = self.0["limits"].as_array()?.iter();
+        let limit = limits.find(|limit| limit["subject"] == subject)?;
+        limit["bound_ms"].as_u64().map(Duration::from_millis)
     }
 
     /// True if a volume of that name exists.

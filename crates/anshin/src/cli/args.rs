@@ -53,9 +53,9 @@ pub enum Command {
     /// Tokens with which nodes join
     #[command(subcommand)]
     Token(Token),
-    /// Why a node, volume or service is as it is
+    /// Why a node, volume or service is as it is, or a limit that the status names
     Explain {
-        /// Its name
+        /// Its name, or `fencing`
         subject: String,
     },
     /// Rehearse a failover

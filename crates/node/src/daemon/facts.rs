@@ -8,8 +8,9 @@ use super::{
 };
 use crate::view::{
     Facts, Happening, NodeState as NodeStateView, NodeView, Quorum, ReplicaState, ReplicaView, ResourceView,
-    Resync, Role, RunState, ServiceView, VolumeView, VoterView,
+    Resync, Role, RunState, ServiceView, Times, VolumeView, VoterView,
 };
+use anshin_agent::guard::FROZEN_GUARD_BOUND;
 use anshin_base::NodeId;
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
 
@@ -28,6 +29,20 @@ pub fn facts(world: &World, at: String) -> Facts {
         volumes: world.state.volumes.values().map(|volume| volume_view(world, volume)).collect(),
         services: world.state.services.values().map(|service| service_view(world, service)).collect(),
         recent: recent(world),
+        times: times(world),
+        // The ledger has no devices with which a machine could be switched off: nothing can be configured yet.
+        machine_fencing: false,
+    }
+}
+
+fn times(world: &World) -> Times {
+    let timing = world.state.site.as_ref().map(|site| site.timing.clone()).unwrap_or_default();
+    Times {
+        heartbeat_ms: timing.heartbeat.0,
+        silence_ms: timing.silent.0,
+        lease_ms: timing.lease.0,
+        drift_permille: timing.drift_permille,
+        address_left_ms: FROZEN_GUARD_BOUND.0,
     }
 }
 

@@ -80,6 +80,14 @@ fn healthy() -> Facts {
             what: "postgresql started".to_owned(),
             why: "it was just protected, and a is the first of two equal nodes".to_owned(),
         }],
+        times: Times {
+            heartbeat_ms: 100,
+            silence_ms: 1_000,
+            lease_ms: 900,
+            drift_permille: 20,
+            address_left_ms: 3_000,
+        },
+        machine_fencing: false,
     }
 }
 
@@ -460,4 +468,25 @@ fn three_data_nodes_stay_green_while_one_of_them_is_on_standby() {
     facts.nodes[1].state = NodeState::Standby;
     assert_eq!(posture(&facts).level, Level::Green);
     assert_eq!(outcome(&facts, "a"), (Level::Green, "postgresql moves to c".to_owned()));
+}
+
+#[test]
+fn i11_a_green_site_without_machine_fencing_says_what_a_paused_server_may_do_and_for_how_long() {
+    let mut facts = healthy();
+    let status = SiteStatus::from_facts(facts.clone());
+    assert_eq!(status.posture.level, Level::Green);
+    let [limit] = &status.limits[..] else { panic!("{:?}", status.limits) };
+    assert_eq!((limit.subject.as_str(), limit.bound_ms), (FENCING, Some(3_000)));
+    assert!(limit.sentence.contains("up to 3 s") && limit.sentence.contains("cannot write"), "{limit:?}");
+    facts.times.lease_ms = 8_000;
+    assert_eq!(limits(&facts)[0].bound_ms, Some(8_000), "a paused virtual machine wakes with its lease");
+    facts.machine_fencing = true;
+    assert_eq!(limits(&facts), []);
+}
+
+#[test]
+fn i11_a_site_without_addresses_has_nothing_that_a_paused_server_could_hold() {
+    let mut facts = healthy();
+    facts.services[0].address = None;
+    assert_eq!(limits(&facts), []);
 }
