@@ -16,7 +16,7 @@ pub use posture::{Posture, PostureLine, age, posture};
 pub use requests::{
     DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
     JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange, NodeWanted, Program, Reason, ServiceCreate,
-    ServiceMove, ServiceStateChange, ServiceWanted, VolumeCreate,
+    ServiceMove, ServiceStateChange, ServiceWanted, TimingChange, VolumeCreate,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -68,6 +68,9 @@ pub struct Facts {
     pub services: Vec<ServiceView>,
     /// What happened last, newest first; bounded by the daemon.
     pub recent: Vec<Happening>,
+    /// Failovers and moves, newest first; bounded by the daemon.
+    #[serde(default)]
+    pub passages: Vec<PassageView>,
     /// The times that everything runs by.
     #[serde(default)]
     pub times: Times,
@@ -140,8 +143,32 @@ pub struct Quorum {
 pub struct VoterView {
     /// The node it runs on.
     pub node: String,
-    /// Whether it was heard from just now.
+    /// Whether it counts now: it was heard from just now, and votes.
     pub present: bool,
+    /// Its number in the ledger.
+    #[serde(default)]
+    pub id: u64,
+    /// What it is doing.
+    #[serde(default)]
+    pub state: VoterState,
+    /// Why it is in that state, where that is not plain.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+/// What a voter is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VoterState {
+    /// Votes.
+    #[default]
+    Votes,
+    /// Is heard, and learns what was decided before it votes.
+    CatchingUp,
+    /// Forgot what it confirmed; is silent and is being replaced by a new one.
+    Rejoining,
+    /// Is not heard.
+    Silent,
 }
 
 /// What a node is for.
@@ -245,6 +272,25 @@ pub struct ReplicaView {
     pub resync: Option<Resync>,
     /// How long ago its volume process was heard from; None for never.
     pub last_heard_ms: Option<u64>,
+    /// What bringing it in sync took, as its primary counts since the volume's process there was started; None while
+    /// it never was.
+    #[serde(default)]
+    pub resynced: Option<Resynced>,
+}
+
+/// What resyncs into one copy took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resynced {
+    /// How many ended.
+    pub count: u64,
+    /// Bytes compared by all of them.
+    pub compared_bytes: u64,
+    /// Bytes sent by all of them.
+    pub sent_bytes: u64,
+    /// Bytes compared by the last one.
+    pub last_compared_bytes: u64,
+    /// Bytes sent by the last one.
+    pub last_sent_bytes: u64,
 }
 
 /// How far a resync is.
@@ -316,6 +362,41 @@ pub struct ResourceView {
     pub last_result: Option<String>,
     /// Failures counted against it on that node.
     pub fail_count: u32,
+}
+
+/// A failover or move, point by point. Points count from `at`, on the clock of the node that saw them: of a failover the
+/// last sign of life of the lost node, of a move the moment at which it was asked for. None for a point that was not
+/// taken, or not reached yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PassageView {
+    /// The service.
+    pub service: String,
+    /// Whether it was asked for; otherwise a node was lost.
+    pub planned: bool,
+    /// Where it ran.
+    pub from: String,
+    /// Where it went.
+    pub to: Option<String>,
+    /// The node that saw it.
+    pub seen_by: String,
+    /// When it began, RFC 3339.
+    pub at: String,
+    /// The node was judged lost; none in a move, where there is nothing to detect.
+    pub detected_ms: Option<u64>,
+    /// The promotion was proposed; in a move, the plan was made.
+    pub decided_ms: Option<u64>,
+    /// The old primary gave up its role; in a move only.
+    pub released_ms: Option<u64>,
+    /// The ledger recorded the new primary.
+    pub promoted_ms: Option<u64>,
+    /// Its device was there.
+    pub device_ms: Option<u64>,
+    /// Its file system was mounted.
+    pub mounted_ms: Option<u64>,
+    /// The address was there.
+    pub address_ms: Option<u64>,
+    /// The program ran.
+    pub program_ms: Option<u64>,
 }
 
 /// Something that happened.

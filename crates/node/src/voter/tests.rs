@@ -97,6 +97,7 @@ impl Node {
             build: "test".to_owned(),
             lock_memory: false,
             times: MeshTimes::default(),
+            fallback: None,
         };
         // A voter that was stopped a moment ago may still hold its directory: its log's thread ends after its task.
         let voter = timeout(PATIENCE, async {
@@ -379,6 +380,7 @@ async fn two_voters_never_share_a_log() {
         build: "test".to_owned(),
         lock_memory: false,
         times: MeshTimes::default(),
+            fallback: None,
     };
     assert_eq!(Voter::start(options).await.err().unwrap().code, "voter-running");
 }
