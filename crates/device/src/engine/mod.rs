@@ -183,6 +183,8 @@ impl Engine {
             Tag::Disk(tag) => self.inputs.extend(self.disk.completed(&mut self.io, tag, done)),
             Tag::Timer => {
                 self.timer.fired();
+                // The core names each time once. Kept after it has passed, it would make this loop spin.
+                self.wake_at = self.wake_at.filter(|at| *at > self.io.now());
                 self.inputs.push(Input::Tick);
                 self.read_counter(self.timer.fd(), Tag::Timer);
             }
