@@ -7,8 +7,8 @@ use crate::{
 };
 use anshin_node::view::{
     DrillReport, DrillRequest, Explanation, JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange,
-    NodeView, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, SiteStatus, Times,
-    TimingChange, VolumeCreate, VolumeView,
+    NodeView, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, SiteStatus, Times, TimingChange,
+    VolumeCreate, VolumeView,
 };
 use axum::{
     Json,

@@ -9,12 +9,12 @@ use crate::probe::program::Program;
 use crate::probe::writer::{self, Acknowledged, Place, Writer};
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::site::{self, Options, SERVICE_ADDRESS, Site, VOLUME};
+use crate::site::{self, Options, Passage, SERVICE_ADDRESS, Site, VOLUME};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a site may take to take over, to return, or to become protected again.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,6 +172,24 @@ impl Stage {
             }
         }
         shown.into_iter().max().map_or_else(|| refuse("there is no node"), Ok)
+    }
+
+    /// The failover from a server that died then, as the program recorded it.
+    pub fn failover_since(&self, from: &str, death: SystemTime) -> Result<Passage> {
+        let near = |passage: &Passage| {
+            // The last sign of life may have come just before the death.
+            passage.since(passage.program, death).is_some_and(|since| since > Duration::ZERO)
+        };
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let all = self.site.leading_status()?.passages();
+            let found = all.into_iter().find(|one| !one.planned && one.from == from && near(one));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        refuse(format!("no status tells of the failover from {from}"))
     }
 
     /// No status that was asked for after the site had `grace` to notice a fault said green until `to`.

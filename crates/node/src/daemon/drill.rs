@@ -21,7 +21,8 @@ const MOVE_LIMIT: Duration = Duration::from_secs(180);
 /// How long the points of a move that is over may be on their way.
 const TOLD_LIMIT: Duration = Duration::from_secs(2);
 /// What the times of a move say and do not say.
-const PLANNED: &str = "a move was asked for, so there was nothing to detect; its decision is the making of the plan";
+const PLANNED: &str =
+    "a move was asked for, so there was nothing to detect; its decision is the making of the plan";
 
 /// Where a service can be moved.
 ///

@@ -8,9 +8,8 @@ use super::{
     world::World,
 };
 use crate::view::{
-    Facts, Happening, NodeState as NodeStateView, NodeView, PassageView, Quorum, ReplicaState, ReplicaView, ResourceView,
-    Resync, Resynced, Role, RunState, ServiceView, Times, VolumeView, VoterState,
-    VoterView,
+    Facts, Happening, NodeState as NodeStateView, NodeView, PassageView, Quorum, ReplicaState, ReplicaView,
+    ResourceView, Resync, Resynced, Role, RunState, ServiceView, Times, VolumeView, VoterState, VoterView,
 };
 use anshin_agent::guard::FROZEN_GUARD_BOUND;
 use anshin_base::NodeId;
@@ -41,7 +40,8 @@ pub fn facts(world: &World, at: String) -> Facts {
 }
 
 fn passages(world: &World) -> Vec<PassageView> {
-    let seen = world.reports.iter().flat_map(|(node, report)| report.passages.iter().map(move |one| (*node, one)));
+    let seen =
+        world.reports.iter().flat_map(|(node, report)| report.passages.iter().map(move |one| (*node, one)));
     let mut all: Vec<(NodeId, &Passage)> = seen.collect();
     all.sort_by_key(|(_, passage)| std::cmp::Reverse(passage.at_ms));
     let view = |(node, passage): (NodeId, &Passage)| PassageView {
@@ -75,12 +75,7 @@ fn times(world: &World) -> Times {
 }
 
 fn quorum(world: &World) -> Quorum {
-    let voters: Vec<VoterView> = world
-        .state
-        .nodes
-        .values()
-        .map(|node| voter_view(world, node))
-        .collect();
+    let voters: Vec<VoterView> = world.state.nodes.values().map(|node| voter_view(world, node)).collect();
     let present = voters.iter().filter(|voter| voter.present).count();
     // While a voter is replaced the ledger itself counts fewer.
     let voting = if world.voters.is_empty() { voters.len() } else { world.voters.len() };

@@ -36,7 +36,10 @@ pub fn changed(now: &Timing, change: &TimingChange, volumes: usize) -> Result<Ti
     }
     let invalid = |message: String, hint: String| Err(Problem::new("timing-invalid", message).hint(hint));
     if wanted.heartbeat < HEARTBEAT_MIN {
-        return invalid(format!("a heartbeat of {} is too short", wanted.heartbeat), format!("at least {HEARTBEAT_MIN}"));
+        return invalid(
+            format!("a heartbeat of {} is too short", wanted.heartbeat),
+            format!("at least {HEARTBEAT_MIN}"),
+        );
     }
     if !(SILENCE_MIN..=SILENCE_MAX).contains(&wanted.silent) {
         return invalid(

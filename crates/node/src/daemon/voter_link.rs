@@ -1,10 +1,10 @@
 //! The daemon's end of the voter's socket: keeps it connected, numbers proposals, and turns what arrives into events.
 
+use super::passage::Lost;
 use crate::voter::{
     Client, ClientReader, ClientWriter,
     protocol::{FromVoter, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, Wanted},
 };
-use super::passage::Lost;
 use anshin_base::{LedgerEpoch, Millis, NodeId, Problem, VoterId};
 use anshin_ledger::{Applied, Command, Refused, State};
 use anshin_link::LinkError;

@@ -3,7 +3,8 @@
 //! Green is said only of what is known, now, to survive the death of any one node. Every doubt takes it away.
 
 use super::{
-    Facts, Level, NodeState, NodeView, ReplicaState, ReplicaView, RunState, ServiceView, VolumeView, VoterState,
+    Facts, Level, NodeState, NodeView, ReplicaState, ReplicaView, RunState, ServiceView, VolumeView,
+    VoterState,
     what_if::{Fate, fresh, is_current, ledger_after, service_fate, volume_fate, what_if},
 };
 use serde::{Deserialize, Serialize};
@@ -124,7 +125,8 @@ fn ledger_line(facts: &Facts) -> PostureLine {
     let absent: Vec<&str> = quorum.voters.iter().filter(|v| !v.present).map(|v| v.node.as_str()).collect();
     let fatal: Vec<&str> =
         quorum.voters.iter().map(|v| v.node.as_str()).filter(|node| !ledger_after(facts, node)).collect();
-    let tail = if fatal.is_empty() { "" } else { "; until then the next failure of a voter stops all decisions" };
+    let tail =
+        if fatal.is_empty() { "" } else { "; until then the next failure of a voter stops all decisions" };
     let (level, sentence) = if !facts.quorate() {
         (Level::Unknown, "no quorum: nothing can be decided from here".to_owned())
     } else if let Some(voter) = quorum.voters.iter().find(|voter| voter.state == VoterState::Rejoining) {

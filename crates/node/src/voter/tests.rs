@@ -380,7 +380,7 @@ async fn two_voters_never_share_a_log() {
         build: "test".to_owned(),
         lock_memory: false,
         times: MeshTimes::default(),
-            fallback: None,
+        fallback: None,
     };
     assert_eq!(Voter::start(options).await.err().unwrap().code, "voter-running");
 }

@@ -93,7 +93,11 @@ impl Core {
             _ => {}
         }
         self.granted.insert(node, Granted { wish, voter: None });
-        self.note("ledger", &format!("the voter of {name} gets a new id"), "it forgot what it confirmed (R8)");
+        self.note(
+            "ledger",
+            &format!("the voter of {name} gets a new id"),
+            "it forgot what it confirmed (R8)",
+        );
         let (voter, events) = (self.setup.voter.clone(), self.setup.events.clone());
         tokio::spawn(async move {
             // Always a new id, whatever the node takes itself for: one that was given before may have been used.
@@ -134,7 +138,13 @@ impl Core {
     }
 
     /// The wish is granted: the voter begins anew under its new id.
-    pub(super) fn rejoined(&mut self, wish: u64, voter: VoterId, peers: Vec<Peer>, epoch: anshin_base::LedgerEpoch) {
+    pub(super) fn rejoined(
+        &mut self,
+        wish: u64,
+        voter: VoterId,
+        peers: Vec<Peer>,
+        epoch: anshin_base::LedgerEpoch,
+    ) {
         let asked = self.wish.as_ref().is_some_and(|known| known.number == wish) || self.wished == Some(wish);
         if !asked || voter <= self.setup.voter_id {
             return;
@@ -195,7 +205,8 @@ impl Core {
         let now = self.now();
         let mut told = Vec::new();
         for node in self.world.state.nodes.values().filter(|node| node.id != self.setup.me) {
-            let runs = self.world.heard.get(&node.id).filter(|heard| heard.alive).and_then(|heard| heard.voter);
+            let runs =
+                self.world.heard.get(&node.id).filter(|heard| heard.alive).and_then(|heard| heard.voter);
             if runs.is_none_or(|runs| runs == node.voter) {
                 self.other_voters.remove(&node.id);
                 continue;
@@ -215,7 +226,10 @@ impl Core {
     pub(super) fn other_voter(&mut self, from: NodeId, voter: VoterId) {
         if voter != self.setup.voter_id {
             let leader = self.world.name_of(from);
-            self.wish_to_rejoin(&format!("{leader} says that the ledger knows {voter}, not {}", self.setup.voter_id));
+            self.wish_to_rejoin(&format!(
+                "{leader} says that the ledger knows {voter}, not {}",
+                self.setup.voter_id
+            ));
         }
     }
 }

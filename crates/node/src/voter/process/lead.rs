@@ -64,7 +64,9 @@ impl Voter {
         let state = self.engine.state();
         let primary = state.groups.get(group).and_then(|known| known.entry.primary);
         let node = primary.and_then(|primary| state.node_of_replica(primary.replica));
-        let Some((node, judged)) = node.and_then(|node| Some((node, *self.judged.get(&node)?))) else { return };
+        let Some((node, judged)) = node.and_then(|node| Some((node, *self.judged.get(&node)?))) else {
+            return;
+        };
         let heard_ago = self.detector.last_heard(node).map_or(0, |at| now.since(at).0);
         let lost = FromVoter::Lost { group: *group, node, heard_ago, judged_ago: now.since(judged).0 };
         self.tell_daemons(&lost);
