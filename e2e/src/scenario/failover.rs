@@ -129,5 +129,25 @@ pub fn planned_move(stage: &mut Stage) -> Result<()> {
         stage.site.wait_protected(PATIENCE)?;
         stage.report.row(&[("pause_ms", ms(pause)), ("command_and_answer_ms", ms(took))]);
     }
+    drilled(stage)
+}
+
+/// A drill moves the service, too, and tells where the time went: all but a detection, for there was nothing to detect.
+fn drilled(stage: &mut Stage) -> Result<()> {
+    let active = stage.site.active()?;
+    let report = stage.site.json(&active, &["drill", "--failover"])?;
+    let times = &report["times"];
+    let steps = ["decision", "stop", "promotion", "mount", "address", "program"];
+    if let Some(missing) = steps.iter().find(|step| !times[format!("{step}_ms")].is_u64()) {
+        return refuse(format!("the drill does not say how long its {missing} took: {report}"));
+    }
+    if !times["detection_ms"].is_null() {
+        return refuse(format!("a planned move detected something: {report}"));
+    }
+    stage.site.wait_protected(PATIENCE)?;
+    stage.rows_are_there()?;
+    let took: Vec<String> =
+        steps.iter().map(|step| format!("{step} {}", times[format!("{step}_ms")])).collect();
+    stage.report.say(&format!("drill: {} ms", took.join(", ")));
     Ok(())
 }
