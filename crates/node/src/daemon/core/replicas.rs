@@ -51,7 +51,8 @@ impl Core {
         let (directory, events) = (self.setup.paths.volume(&volume), self.setup.events.clone());
         tokio::spawn(async move {
             let hot_extents = anshin_device::HOT_EXTENTS;
-            let what = anshin_device::Create { bytes, group, hot_extents, preallocate: false };
+            // A replica whose disk fills up later would fail in the middle of a write (R17).
+            let what = anshin_device::Create { bytes, group, hot_extents, preallocate: true };
             let made = volumes::blocking(move || anshin_device::create(&directory, &what)).await;
             if made.is_err() {
                 tokio::time::sleep(MAKE_AGAIN).await;
