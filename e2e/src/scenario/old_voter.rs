@@ -5,6 +5,7 @@ use crate::error::{Context, Result, refuse};
 use crate::lab::{node, switch};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What the ledger learns after the copy was made, and the copy does not know.
@@ -27,6 +28,8 @@ pub fn run(stage: &mut Stage) -> Result<()> {
         for _ in 0..CHANGES {
             stage.site.must(&active, &["token", "create"])?;
         }
+        // Only what it had confirmed can be forgotten.
+        has_read(stage, &active, &victim)?;
         node::kill(&stage.lab, &victim)?;
         copy(&earlier, &ledger)?;
         let restored = replaced(stage, &active, &victim)?;
@@ -52,6 +55,20 @@ pub fn run(stage: &mut Stage) -> Result<()> {
         ]);
     }
     Ok(())
+}
+
+/// Waits until the victim's ledger holds every token that the active server's holds.
+fn has_read(stage: &Stage, active: &str, victim: &str) -> Result<()> {
+    let tokens = |node: &str| stage.site.json(node, &["token", "list"]);
+    let wanted = tokens(active)?;
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if tokens(victim).is_ok_and(|known| known == wanted) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    refuse(format!("{victim} does not read what {active} decides"))
 }
 
 /// Starts the victim and waits for its new voter and a protected site; how long both took.
