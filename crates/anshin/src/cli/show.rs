@@ -59,7 +59,7 @@ pub fn volume(style: Style, volume: &VolumeView) -> String {
     for replica in &volume.replicas {
         let Some(resynced) = &replica.resynced else { continue };
         let bytes = |bytes: u64| ByteSize(bytes).to_string();
-        lines.push(format!(
+        let text = format!(
             "resyncs of {}: {}, {} compared, {} sent; the last: {} compared, {} sent",
             replica.node,
             resynced.count,
@@ -67,7 +67,8 @@ pub fn volume(style: Style, volume: &VolumeView) -> String {
             bytes(resynced.sent_bytes),
             bytes(resynced.last_compared_bytes),
             bytes(resynced.last_sent_bytes),
-        ));
+        );
+        lines.push(style.wrap(&text, 2));
     }
     lines.extend(volume.suspended.as_ref().map(|why| style.wrap(&format!("writes wait: {why}"), 2)));
     format!("{}\n\n{}", lines.join("\n"), copies(style, std::slice::from_ref(volume)))

@@ -395,12 +395,18 @@ async fn r8_a_voter_that_lost_its_ledger_is_silent_and_votes_again_under_a_new_i
     let mut without = nodes[2].daemon().await;
     let status = without.status_until("its silence", |status| status.silenced.is_some()).await;
     assert!(!status.quorate && status.silenced.unwrap().contains("gone"));
-    without.client.send(&ToVoter::Send { to: NodeId(1), body: b"help".to_vec() }).await.unwrap();
+    // Said again until it is heard: the link may not stand yet.
+    let calls = tokio::spawn(async move {
+        while without.client.send(&ToVoter::Send { to: NodeId(1), body: b"help".to_vec() }).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
     daemon
         .until("its call for help, for the mesh lives", |_, message| {
             matches!(message, FromVoter::Received { from: NodeId(3), .. }).then_some(())
         })
         .await;
+    calls.abort();
 
     let replaced = daemon.propose(Command::NewVoter { node: NodeId(3), old: VoterId(3) }).await;
     let ProposalOutcome::Applied(Applied::Voter(new)) = replaced else { panic!("{replaced:?}") };
