@@ -102,9 +102,10 @@ fn voter_view(world: &World, node: &Node) -> VoterView {
     let (state, why) = match (world.alive(node.id), wish, other) {
         (false, ..) => (VoterState::Silent, None),
         (true, Some(why), _) => (VoterState::Rejoining, Some(why)),
-        (true, None, Some(other)) => {
-            (VoterState::Rejoining, Some(format!("it still runs {other} and not {}", node.voter)))
-        }
+        (true, None, Some(other)) => (
+            VoterState::Rejoining,
+            Some(format!("it runs {other}, and the ledger here knows {}", node.voter)),
+        ),
         (true, None, None) if votes && follows => (VoterState::Votes, None),
         (true, None, None) => (VoterState::CatchingUp, None),
     };

@@ -107,7 +107,11 @@ impl Core {
                 dead: !alive,
                 age_ms: node.heard,
                 relayed: node.relay.is_some(),
-                voter: node.beat.as_ref().map(|beat| beat.voter),
+                // What runs here is known best here: signs of a voter that was replaced may still be on their way.
+                voter: match node.node == self.setup.me {
+                    true => Some(self.setup.voter_id),
+                    false => node.beat.as_ref().map(|beat| beat.voter),
+                },
                 follows: node.beat.as_ref().is_none_or(|beat| beat.quorate),
                 replicas: node.beat.map(|beat| beat.sign.reports).unwrap_or_default(),
             };

@@ -153,6 +153,8 @@ impl Core {
             Ok(()) => {
                 self.setup.voter_id = voter;
                 self.voter_connected = false;
+                // The ledger here knows the old one until the new voter has learned: that one does not count.
+                self.world.heard.entry(self.setup.me).or_default().voter = Some(voter);
                 self.wish = None;
                 self.wished = Some(wish);
                 self.note("ledger", "the voter here begins anew", &format!("its new id is {voter}"));
