@@ -30,10 +30,8 @@ impl Peers {
         }
         self.voters = state.nodes.values().map(|node| (node.voter, node.id)).collect();
         self.learned.retain(|voter, _| !self.voters.contains_key(voter));
-        let addresses = |node: &anshin_ledger::state::Node| {
-            node.addresses.iter().map(|address| with_port(address, node.ports.voter)).collect()
-        };
-        let nodes = state.nodes.values().map(|node| (node.id, addresses(node))).collect();
+        let nodes = state.nodes.values();
+        let nodes = nodes.map(|node| (node.id, addresses(&node.addresses, node.ports.voter))).collect();
         Membership { nodes, next_node: NodeId(state.node_last.0 + 1) }
     }
 
@@ -71,6 +69,12 @@ pub(super) fn wanted_by_services(state: &State) -> super::protocol::Wanted {
         Some((volume.group, volume.replicas.keys().map(|node| (*node, score(node))).collect()))
     });
     wanted.collect()
+}
+
+/// Where a node's voter is reached.
+#[must_use]
+pub fn addresses(addresses: &[String], port: u16) -> Vec<String> {
+    addresses.iter().map(|address| with_port(address, port)).collect()
 }
 
 /// `address:port`, with brackets around an IPv6 address.

@@ -26,7 +26,8 @@ impl Core {
                 continue;
             }
             if !self.volumes.contains_key(&volume.name) {
-                volumes::want(&mut self.supervisor, &volume.name, replica.port);
+                let timing = state.site.as_ref().map(|site| site.timing.clone()).unwrap_or_default();
+                volumes::want(&mut self.supervisor, &volume.name, replica.port, &timing);
                 self.volumes.insert(volume.name.clone(), VolumeHere::default());
                 self.follow(&volume.name);
             }
