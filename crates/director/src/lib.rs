@@ -4,6 +4,8 @@
 //! serialisable records, and the catalog is a projection that can be rebuilt.
 
 pub mod calendar;
+pub mod plan;
+pub mod record;
 pub mod time;
 pub mod words;
 
