@@ -158,8 +158,12 @@ impl Records {
 
     fn apply_calendar(&mut self, change: &Change) -> Result {
         match change {
-            Change::Open { run, at } => self.open(run, *at),
-            Change::Pass { passed, at } => self.pass(passed, *at),
+            Change::Open { run, expect, passed, at } => self.open(run, *expect, passed.as_ref(), *at),
+            Change::Pass { passed, expect, at } => {
+                self.advance(&passed.plan, &passed.target, *expect, passed.last)?;
+                self.pass(passed, *at);
+                Ok(Applied::Done)
+            }
             Change::SetBack { plan, target, expect, to, at } => {
                 let known = self.targets.get_mut(&(plan.clone(), target.clone()));
                 let known = known.ok_or_else(|| Refused::Missing(format!("{target} in plan {plan}")))?;
@@ -192,14 +196,15 @@ impl Records {
         }
     }
 
-    fn open(&mut self, new: &NewRun, at: UnixMillis) -> Result {
+    fn open(&mut self, new: &NewRun, expect: UnixMillis, passed: Option<&Passed>, at: UnixMillis) -> Result {
         let plan = self.plans.get(&new.plan).ok_or_else(|| Refused::Missing(format!("plan {}", new.plan)))?;
-        let (vault, since) = (plan.vault.clone(), plan.since);
+        let vault = plan.vault.clone();
         if self.runs.len() >= RUNS_MAX {
             return Err(Refused::TooMany("open runs".into()));
         }
         if let Some(occurrence) = new.occurrence {
-            *self.advance(&new.plan, &new.target, since, occurrence)? = occurrence;
+            self.advance(&new.plan, &new.target, expect, occurrence)?;
+            passed.into_iter().for_each(|passed| self.pass(passed, at));
         }
         self.run_last.0 += 1;
         let id = self.run_last;
@@ -220,6 +225,7 @@ impl Records {
             opened: at,
             begun: None,
             attempt: Attempt(0),
+            point: None,
             failed: 0,
             lost: 0,
             trouble: None,
@@ -229,30 +235,29 @@ impl Records {
         Ok(Applied::Run(id))
     }
 
-    /// The cursor of a target, if `occurrence` lies after it.
-    fn advance(
-        &mut self,
-        plan: &PlanName,
-        target: &TargetKey,
-        since: UnixMillis,
-        occurrence: UnixMillis,
-    ) -> Result<&mut UnixMillis> {
+    /// Carries a target's calendar on to `to` if it stands at `expect`.
+    fn advance(&mut self, plan: &PlanName, target: &TargetKey, expect: UnixMillis, to: UnixMillis) -> Result<()> {
+        let cursor = self.cursor(plan, target).ok_or_else(|| Refused::Missing(format!("plan {plan}")))?;
+        if cursor != expect || to <= cursor {
+            return Err(Refused::Stale(format!("the calendar of {target} stands at {cursor}")));
+        }
         let key = (plan.clone(), target.clone());
         if !self.targets.contains_key(&key) && self.targets.len() >= TARGETS_MAX {
             return Err(Refused::TooMany("targets".into()));
         }
-        let cursor = self.targets.get(&key).map_or(since, |known| known.cursor.max(since));
-        if occurrence <= cursor {
-            return Err(Refused::Stale(format!("{target} at {occurrence} has a run or a reason already")));
-        }
-        let fresh = TargetRecord { cursor: since, ..TargetRecord::default() };
-        Ok(&mut self.targets.entry(key).or_insert(fresh).cursor)
+        self.targets.entry(key).or_default().cursor = to;
+        Ok(())
     }
 
-    fn pass(&mut self, passed: &Passed, at: UnixMillis) -> Result {
-        let plan = self.plans.get(&passed.plan).ok_or_else(|| Refused::Missing(format!("plan {}", passed.plan)))?;
-        let since = plan.since;
-        *self.advance(&passed.plan, &passed.target, since, passed.last)? = passed.last;
+    /// Up to where a target's calendar is settled: occurrences until here have a run or a reason, or are none of the
+    /// plan's. None if there is no such plan.
+    #[must_use]
+    pub fn cursor(&self, plan: &PlanName, target: &TargetKey) -> Option<UnixMillis> {
+        let since = self.plans.get(plan)?.since;
+        Some(self.target(plan, target).map_or(since, |known| known.cursor.max(since)))
+    }
+
+    fn pass(&mut self, passed: &Passed, at: UnixMillis) {
         let key = (passed.plan.clone(), passed.target.clone());
         if passed.why == Why::Missed
             && let Some(known) = self.targets.get_mut(&key)
@@ -261,7 +266,6 @@ impl Records {
         }
         let passed = Passed { reason: cut(&passed.reason), ..passed.clone() };
         self.happened(at, EventKind::Passed(passed));
-        Ok(Applied::Done)
     }
 
     fn apply_run(&mut self, change: &Change) -> Result {
@@ -270,12 +274,9 @@ impl Records {
                 let known = self.waiting(*run, *expect)?;
                 known.attempt = expect.next();
                 known.begun = known.begun.or(Some(*at));
-                known.state = RunState::Running {
-                    place: *place,
-                    session: *session,
-                    since: *at,
-                    progress: super::Progress::default(),
-                };
+                known.point = Some(*at);
+                let progress = super::Progress::default();
+                known.state = RunState::Running { place: *place, session: *session, progress };
                 Ok(Applied::Attempt(known.attempt))
             }
             Change::Progress { of } => {
@@ -306,7 +307,11 @@ impl Records {
                 Ok(Applied::Done)
             }
             Change::Seal { run, attempt, sealed, at } => {
-                self.admits(*run, *attempt)?;
+                // Between two attempts the last one still counts: its snapshot was in the vault before its executor died.
+                let known = self.runs.get(run).ok_or_else(|| Refused::Missing(format!("open {run}")))?;
+                if known.attempt != *attempt || attempt.0 == 0 {
+                    return Err(Refused::Stale(format!("{run} is at attempt {}, not {attempt}", known.attempt)));
+                }
                 self.end(*run, *at, Outcome::Sealed(sealed.clone()));
                 Ok(Applied::Done)
             }
@@ -350,16 +355,11 @@ impl Records {
     /// Takes a run out of the open ones and remembers how it ended.
     fn end(&mut self, run: RunId, at: UnixMillis, outcome: Outcome) {
         let Some(run) = self.runs.remove(&run) else { return };
-        let (place, point) = match &run.state {
-            RunState::Running { place, since, .. } => (Some(*place), Some(*since)),
-            RunState::Waiting { .. } => (None, None),
-        };
-        // A target that its plan no longer names is not remembered anew.
-        let since = self.plans.get(&run.plan).map(|plan| plan.since);
-        if let Some(since) = since {
-            let key = (run.plan.clone(), run.target.clone());
-            let known = self.targets.entry(key).or_insert(TargetRecord { cursor: since, ..TargetRecord::default() });
-            remember(known, &run, at, &outcome, point.unwrap_or(at));
+        let place = run.place();
+        let key = (run.plan.clone(), run.target.clone());
+        let room = self.targets.len() < TARGETS_MAX || self.targets.contains_key(&key);
+        if self.plans.contains_key(&run.plan) && room {
+            remember(self.targets.entry(key).or_default(), &run, at, &outcome);
         }
         let report = RunReport {
             run: run.id,
@@ -370,7 +370,7 @@ impl Records {
             occurrence: run.occurrence,
             due: run.due,
             begun: run.begun,
-            point,
+            point: run.point,
             ended: at,
             attempt: run.attempt,
             place,
@@ -446,12 +446,16 @@ impl Records {
     }
 }
 
-fn remember(known: &mut TargetRecord, run: &Run, at: UnixMillis, outcome: &Outcome, point: UnixMillis) {
+fn remember(known: &mut TargetRecord, run: &Run, at: UnixMillis, outcome: &Outcome) {
     let trouble = match outcome {
         Outcome::Sealed(sealed) => {
             known.failures = 0;
             known.missed = 0;
-            known.last_good = Some(last_good(run, sealed, point, at));
+            let good = last_good(run, sealed, at);
+            // Two runs of a target can end in another order than they began.
+            if known.last_good.as_ref().is_none_or(|last| last.point <= good.point) {
+                known.last_good = Some(good);
+            }
             None
         }
         Outcome::Failed(reason) => {
@@ -463,7 +467,8 @@ fn remember(known: &mut TargetRecord, run: &Run, at: UnixMillis, outcome: &Outco
     known.last_end = Some(LastEnd { run: run.id, at, trouble });
 }
 
-fn last_good(run: &Run, sealed: &Sealed, point: UnixMillis, at: UnixMillis) -> LastGood {
+fn last_good(run: &Run, sealed: &Sealed, at: UnixMillis) -> LastGood {
+    let point = run.point.unwrap_or(run.opened);
     LastGood {
         run: run.id,
         snapshot: sealed.snapshot.clone(),

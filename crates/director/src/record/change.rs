@@ -20,7 +20,7 @@ pub struct NewRun {
     pub locus: Locus,
     /// Why.
     pub cause: Cause,
-    /// The instant of the calendar; refused if that one has a run or a reason already. None: by hand.
+    /// The instant of the calendar. None: by hand.
     pub occurrence: Option<UnixMillis>,
     /// When it is to begin.
     pub due: UnixMillis,
@@ -100,6 +100,10 @@ pub enum Change {
     Open {
         /// The run.
         run: NewRun,
+        /// For a run of the calendar: where the target's calendar stands ([`super::Records::cursor`]).
+        expect: UnixMillis,
+        /// Earlier occurrences that get no run of their own.
+        passed: Option<Passed>,
         /// When.
         at: UnixMillis,
     },
@@ -107,6 +111,8 @@ pub enum Change {
     Pass {
         /// Which and why.
         passed: Passed,
+        /// Where the target's calendar stands ([`super::Records::cursor`]).
+        expect: UnixMillis,
         /// When.
         at: UnixMillis,
     },
@@ -178,7 +184,7 @@ pub enum Change {
     Seal {
         /// Which run.
         run: RunId,
-        /// Which attempt; any but the present one is refused.
+        /// Which attempt; any but the present or, between two, the last one is refused.
         attempt: Attempt,
         /// The snapshot.
         sealed: Sealed,

@@ -86,8 +86,6 @@ pub enum RunState {
         place: Place,
         /// Which start of that daemon: a daemon that was restarted knows nothing of the attempt.
         session: u64,
-        /// When the attempt began: its consistent point is not older than this.
-        since: UnixMillis,
         /// The newest recorded progress.
         progress: Progress,
     },
@@ -118,6 +116,8 @@ pub struct Run {
     pub begun: Option<UnixMillis>,
     /// The present or last attempt; 0 before the first.
     pub attempt: Attempt,
+    /// When that attempt began: its consistent point is not older than this.
+    pub point: Option<UnixMillis>,
     /// Attempts that failed by themselves.
     pub failed: u32,
     /// Attempts that died with their executor.
