@@ -6,6 +6,7 @@
 pub mod calendar;
 pub mod plan;
 pub mod record;
+pub mod retention;
 pub mod run;
 pub mod time;
 pub mod words;
