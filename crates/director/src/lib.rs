@@ -4,7 +4,9 @@
 //! serialisable records, and the catalog is a projection that can be rebuilt.
 
 pub mod calendar;
+pub mod catalog;
 pub mod plan;
+pub mod posture;
 pub mod record;
 pub mod retention;
 pub mod run;
