@@ -74,9 +74,9 @@ impl Schedule {
         let mut day = after.timestamp()?.to_zoned(zone.clone()).date().yesterday().ok()?;
         loop {
             day = self.day_from(day, Direction::Later)?;
-            let found = self.times.iter().filter_map(|&minute| at(day, minute, zone)).find(|&at| at > after);
-            if found.is_some() {
-                return found;
+            let passed = self.passed(day, after, zone);
+            if let Some(&minute) = self.times.get(passed) {
+                return at(day, minute, zone);
             }
             day = day.tomorrow().ok()?;
         }
@@ -89,13 +89,17 @@ impl Schedule {
         let mut day = until.timestamp()?.to_zoned(zone.clone()).date().tomorrow().ok()?;
         loop {
             day = self.day_from(day, Direction::Earlier)?;
-            let found =
-                self.times.iter().rev().filter_map(|&minute| at(day, minute, zone)).find(|&at| at <= until);
-            if found.is_some() {
-                return found;
+            let passed = self.passed(day, until, zone);
+            if passed > 0 {
+                return at(day, self.times[passed - 1], zone);
             }
             day = day.yesterday().ok()?;
         }
+    }
+
+    /// How many of the times of `day` have come by `now`. Instants never decrease along the wall, so halving finds it.
+    fn passed(&self, day: Date, now: UnixMillis, zone: &TimeZone) -> usize {
+        self.times.partition_point(|&minute| at(day, minute, zone).is_some_and(|at| at <= now))
     }
 
     /// Whether the line's day conditions hold on `day`.

