@@ -190,7 +190,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_people_write_them() {
-        for (text, seconds) in [("90s", 90), ("15m", 900), ("2h30m", 9_000), ("7d", 604_800), ("1w 2d", 777_600)] {
+        for (text, seconds) in
+            [("90s", 90), ("15m", 900), ("2h30m", 9_000), ("7d", 604_800), ("1w 2d", 777_600)]
+        {
             assert_eq!(text.parse::<Span>().unwrap(), Span(seconds), "{text}");
         }
         for bad in ["", "5", "h", "-1h", "1.5h", "30m2h", "1h1h", "99999999999999y", "2000y", "5 minutes"] {
@@ -201,9 +203,15 @@ mod tests {
 
     #[test]
     fn ages_are_said_roughly() {
-        for (seconds, text) in
-            [(0, "0 seconds"), (1, "1 second"), (59, "59 seconds"), (61, "1 minute"), (7_000, "116 minutes"), (86_400, "24 hours"), (300_000, "3 days")]
-        {
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "1 minute"),
+            (7_000, "116 minutes"),
+            (86_400, "24 hours"),
+            (300_000, "3 days"),
+        ] {
             assert_eq!(Span(seconds).rough(), text);
         }
     }

@@ -38,7 +38,9 @@ impl Calendar {
     pub fn parse<S: AsRef<str>>(lines: &[S], zone: &str) -> Result<Self, Problem> {
         if lines.len() > SCHEDULES_MAX {
             return Err(Problem::new("schedule-format", format!("{} schedules are too many", lines.len()))
-                .hint(format!("a plan has at most {SCHEDULES_MAX}; several times fit into one: `daily 6:00,12:00,18:00`")));
+                .hint(format!(
+                    "a plan has at most {SCHEDULES_MAX}; several times fit into one: `daily 6:00,12:00,18:00`"
+                )));
         }
         let schedules = lines.iter().map(|line| Schedule::parse(line.as_ref())).collect::<Result<_, _>>()?;
         Ok(Self { schedules, zone: time_zone(zone)? })

@@ -10,8 +10,18 @@ use anshin_base::Problem;
 const LINE_BYTES_MAX: usize = 200;
 const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 const MONTHS: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-    "november", "december",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
 ];
 const ORDINALS: [&str; 5] = ["first", "second", "third", "fourth", "fifth"];
 const EXAMPLES: &str = "known forms: `daily 23:00`, `mon..fri 22:30`, `first sunday 03:00`, `last day 18:00`, `hourly :15`, \
@@ -292,7 +302,11 @@ fn named(list: &str, names: &[&str]) -> Option<u32> {
         let name = name.strip_suffix('.').unwrap_or(name);
         let long_enough = name.len() >= 3;
         names.iter().position(|full| {
-            long_enough && (full[..3] == *name || *full == name || full.strip_suffix("day") == Some(name) || (name.len() > 3 && full.starts_with(name)))
+            long_enough
+                && (full[..3] == *name
+                    || *full == name
+                    || full.strip_suffix("day") == Some(name)
+                    || (name.len() > 3 && full.starts_with(name)))
         })
     };
     let mut out = 0;
@@ -334,7 +348,11 @@ fn ordinals(list: &str) -> Option<u32> {
     Some(out)
 }
 
-fn build(words: Words, text: String, zone: Option<(String, jiff::tz::TimeZone)>) -> Result<Schedule, Problem> {
+fn build(
+    words: Words,
+    text: String,
+    zone: Option<(String, jiff::tz::TimeZone)>,
+) -> Result<Schedule, Problem> {
     let whole = format!("`{text}`");
     let mut words = words;
     let mut ordinals = 0;
@@ -368,8 +386,9 @@ fn build(words: Words, text: String, zone: Option<(String, jiff::tz::TimeZone)>)
         (true, Some(Keyword::Hourly)) => (0..24).map(|hour| hour * 60).collect(),
         (true, Some(_)) => vec![0],
         (true, None) => {
-            return Err(problem(&whole, "says no time of day".to_owned())
-                .hint(format!("add one: `{text} 03:00`")));
+            return Err(
+                problem(&whole, "says no time of day".to_owned()).hint(format!("add one: `{text} 03:00`"))
+            );
         }
     };
     match words.keyword {

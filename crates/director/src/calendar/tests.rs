@@ -32,7 +32,9 @@ fn shown(times: &[UnixMillis], zone: &str) -> Vec<String> {
     let zone = time_zone(zone).unwrap();
     times
         .iter()
-        .map(|at| at.timestamp().unwrap().to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %:z").to_string())
+        .map(|at| {
+            at.timestamp().unwrap().to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %:z").to_string()
+        })
         .collect()
 }
 
@@ -79,7 +81,9 @@ fn cases() -> Vec<(&'static str, Wanted)> {
         ("every 10m", |t| t.minute() % 10 == 0),
         ("sun *-*-* *:0/20", |t| t.weekday() == Sunday && t.minute() % 20 == 0),
         ("*-*-1,15,31 0..4:45", |t| matches!(t.day(), 1 | 15 | 31) && t.hour() <= 4 && t.minute() == 45),
-        ("*-02~1 12:00", |t| t.month() == 2 && t.day() == t.days_in_month() && (t.hour(), t.minute()) == (12, 0)),
+        ("*-02~1 12:00", |t| {
+            t.month() == 2 && t.day() == t.days_in_month() && (t.hour(), t.minute()) == (12, 0)
+        }),
     ]
 }
 
@@ -115,7 +119,9 @@ fn the_instant_of_the_wall_never_goes_back() {
     for zone in ZONES {
         let zone = time_zone(zone).unwrap();
         let mut before = UnixMillis(i64::MIN);
-        for day in date(2011, 10, 1).series(1.day()).take(100).chain(date(2026, 1, 1).series(1.day()).take(330)) {
+        for day in
+            date(2011, 10, 1).series(1.day()).take(100).chain(date(2026, 1, 1).series(1.day()).take(330))
+        {
             for wall in wall_minutes(day) {
                 let now = civil::instant(wall, &zone).unwrap();
                 assert!(now >= before, "{wall}");
@@ -142,12 +148,19 @@ fn a_time_inside_the_gap_runs_at_the_first_instant_after_it() {
 fn a_doubled_time_runs_once_at_its_first_instant() {
     let calendar = calendar("daily 02:30", "Europe/Berlin");
     let found = calendar.between(at("2026-10-24T12:00:00Z"), at("2026-10-26T12:00:00Z"), 9);
-    assert_eq!(shown(&found, "Europe/Berlin"), ["Sun 2026-10-25 02:30 +02:00", "Mon 2026-10-26 02:30 +01:00"]);
+    assert_eq!(
+        shown(&found, "Europe/Berlin"),
+        ["Sun 2026-10-25 02:30 +02:00", "Mon 2026-10-26 02:30 +01:00"]
+    );
 }
 
 #[test]
 fn a_line_may_name_its_own_zone_and_lines_that_meet_run_once() {
-    let calendar = Calendar::parse(&["daily 12:00 UTC", "daily 13:00 Europe/Berlin", "daily 21:00 Asia/Tokyo"], "Europe/Berlin").unwrap();
+    let calendar = Calendar::parse(
+        &["daily 12:00 UTC", "daily 13:00 Europe/Berlin", "daily 21:00 Asia/Tokyo"],
+        "Europe/Berlin",
+    )
+    .unwrap();
     let found = calendar.between(at("2026-01-01T00:00:00Z"), at("2026-01-03T00:00:00Z"), 9);
     assert_eq!(found, [at("2026-01-01T12:00:00Z"), at("2026-01-02T12:00:00Z")]);
 }
@@ -238,7 +251,8 @@ fn what_is_not_understood_is_named_and_helped() {
 #[test]
 fn a_target_is_always_delayed_by_the_same_time_and_targets_spread_evenly() {
     let width = crate::Span::minutes(30);
-    let delays: Vec<u64> = (0..1000).map(|n| spread("nightly", &format!("files/web{n}"), width).0.0).collect();
+    let delays: Vec<u64> =
+        (0..1000).map(|n| spread("nightly", &format!("files/web{n}"), width).0.0).collect();
     assert!(delays.iter().all(|&delay| delay < width.0));
     for third in 0..3 {
         let inside = delays.iter().filter(|&&delay| delay / 600 == third).count();

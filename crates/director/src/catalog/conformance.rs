@@ -2,11 +2,12 @@
 //!
 //! Panics where an implementation differs.
 
-use super::{Catalog, CatalogError, Ended, Fact, Filter, FindQuery, Label, PathChange, PathEntry, PathKind, Pattern, Rebuild, VaultSnapshot};
+use super::{
+    Catalog, CatalogError, Ended, Fact, Filter, FindQuery, Label, PathChange, PathEntry, PathKind, Pattern,
+    Rebuild, VaultSnapshot,
+};
 use crate::{
-    record::{
-        Cause, Drill, DrillKind, Event, EventKind, Outcome, Passed, Place, RunReport, Sealed, Why,
-    },
+    record::{Cause, Drill, DrillKind, Event, EventKind, Outcome, Passed, Place, RunReport, Sealed, Why},
     retention::Standing,
     time::{Span, UnixMillis},
     words::{Attempt, Position, RunId, SnapshotId, TargetKey},
@@ -35,7 +36,13 @@ fn at(hour: i64) -> UnixMillis {
 }
 
 fn sealed(run: u64) -> Sealed {
-    Sealed { snapshot: format!("s{run}").as_str().into(), files: run, bytes: run * 10, new_bytes: run, warnings: 0 }
+    Sealed {
+        snapshot: format!("s{run}").as_str().into(),
+        files: run,
+        bytes: run * 10,
+        new_bytes: run,
+        warnings: 0,
+    }
 }
 
 fn report(run: u64, outcome: Outcome) -> RunReport {
@@ -142,9 +149,11 @@ fn runs_and_snapshots_are_found_by_what_they_are(catalog: &mut dyn Catalog) {
     assert_eq!(ids(catalog, &between), ["s4", "s2"]);
     assert_eq!(ids(catalog, &Filter { max: Some(1), ..Filter::default() }), ["s6"]);
     assert_eq!(ids(catalog, &Filter { vault: Some("other".into()), ..Filter::default() }), [""; 0]);
-    let passed = catalog.passed(&Filter { plan: Some("nightly".into()), ..Filter::default() }).expect("lists");
+    let passed =
+        catalog.passed(&Filter { plan: Some("nightly".into()), ..Filter::default() }).expect("lists");
     assert_eq!((passed.len(), passed[0].passed.count, passed[0].passed.why), (1, 3, Why::Missed));
-    let drills = catalog.drills(&Filter { target: Some("service/db".into()), ..Filter::default() }).expect("lists");
+    let drills =
+        catalog.drills(&Filter { target: Some("service/db".into()), ..Filter::default() }).expect("lists");
     assert_eq!((drills.len(), drills[0].good, drills[0].rto), (1, true, Some(Span(9))));
 }
 
@@ -228,10 +237,14 @@ fn change(path: &str, size: Option<u64>) -> PathChange {
     PathChange { path: path.into(), entry: size.map(entry) }
 }
 
-fn find(catalog: &dyn Catalog, pattern: &str) -> Vec<(String, Vec<(String, String, u64)>)> {
+/// A path, and per version first and last snapshot and size.
+type FoundPath = (String, Vec<(String, String, u64)>);
+
+fn find(catalog: &dyn Catalog, pattern: &str) -> Vec<FoundPath> {
     let pattern = Pattern::new(pattern, false).expect("is a pattern");
     let found = catalog.find(&FindQuery { pattern, target: None, max: 1_000 }).expect("finds");
-    let version = |version: &super::Version| (version.first.0.clone(), version.last.0.clone(), version.entry.size);
+    let version =
+        |version: &super::Version| (version.first.0.clone(), version.last.0.clone(), version.entry.size);
     let hit = |hit: &super::Hit| {
         (String::from_utf8_lossy(&hit.path).into_owned(), hit.versions.iter().map(version).collect())
     };
@@ -264,11 +277,16 @@ fn files_are_found_across_snapshots(catalog: &mut dyn Catalog) {
     assert_eq!(find(catalog, "etc/*"), [("etc/a".to_owned(), versions(&[("s2", "s4", 1)]))]);
     assert_eq!(find(catalog, "none*"), []);
     // The answer names the snapshots it says nothing of.
-    let everything = FindQuery { pattern: Pattern::new("*", false).expect("is a pattern"), target: None, max: 2 };
+    let everything =
+        FindQuery { pattern: Pattern::new("*", false).expect("is a pattern"), target: None, max: 2 };
     let found = catalog.find(&everything).expect("finds");
     assert_eq!((found.hits.len(), found.more, found.unindexed), (2, true, vec![id("s1")]));
     // What only a forgotten snapshot had is not found.
-    let kind = EventKind::Forgotten { vault: "main".into(), snapshots: vec![id("s2"), id("s4")], reason: "r".into() };
+    let kind = EventKind::Forgotten {
+        vault: "main".into(),
+        snapshots: vec![id("s2"), id("s4")],
+        reason: "r".into(),
+    };
     catalog.apply(&Event { position: Position(9), at: at(20), kind }).expect("applies");
     assert_eq!(find(catalog, "etc/*"), []);
     assert_eq!(find(catalog, "report*"), [("srv/Report.odt".to_owned(), versions(&[("s6", "s6", 3)]))]);
@@ -284,7 +302,8 @@ fn a_full_list_is_compared_with_what_is_known(catalog: &mut dyn Catalog) {
     for (snapshot, list) in ["s2", "s4", "s6"].into_iter().zip(lists) {
         catalog.index(&snapshot.into(), None, &mut list.iter().cloned()).expect("indexes");
     }
-    let names: Vec<_> = find(catalog, "*").into_iter().map(|(path, versions)| (path, versions.len())).collect();
+    let names: Vec<_> =
+        find(catalog, "*").into_iter().map(|(path, versions)| (path, versions.len())).collect();
     let expected = [("a", 2), ("b", 1), ("c", 2), ("d", 1)].map(|(path, count)| (path.to_owned(), count));
     assert_eq!(names, expected);
 }
@@ -302,7 +321,9 @@ fn the_index_agrees_with_plain_sets(make: &mut dyn FnMut() -> Box<dyn Catalog>) 
     let mut position = 0;
     let mut apply = |catalog: &mut dyn Catalog, kind| {
         position += 1;
-        catalog.apply(&Event { position: Position(position), at: at(position as i64), kind }).expect("applies");
+        catalog
+            .apply(&Event { position: Position(position), at: at(position as i64), kind })
+            .expect("applies");
     };
     let mut state: BTreeMap<Vec<u8>, PathEntry> = BTreeMap::new();
     let mut plain: BTreeMap<String, BTreeMap<Vec<u8>, PathEntry>> = BTreeMap::new();
@@ -340,7 +361,10 @@ fn the_index_agrees_with_plain_sets(make: &mut dyn FnMut() -> Box<dyn Catalog>) 
             let victim = plain.keys().nth(below(plain.len() as u64) as usize).cloned().unwrap_or_default();
             plain.remove(&victim);
             let snapshots = vec![SnapshotId(victim)];
-            apply(catalog.as_mut(), EventKind::Forgotten { vault: "main".into(), snapshots, reason: String::new() });
+            apply(
+                catalog.as_mut(),
+                EventKind::Forgotten { vault: "main".into(), snapshots, reason: String::new() },
+            );
         }
     }
     let mut expected: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
@@ -351,8 +375,11 @@ fn the_index_agrees_with_plain_sets(make: &mut dyn FnMut() -> Box<dyn Catalog>) 
     }
     let pattern = Pattern::new("*", false).expect("is a pattern");
     let found = catalog.find(&FindQuery { pattern, target: None, max: 100_000 }).expect("finds");
-    let counted: BTreeMap<Vec<u8>, u64> =
-        found.hits.iter().map(|hit| (hit.path.clone(), hit.versions.iter().map(|v| v.snapshots).sum())).collect();
+    let counted: BTreeMap<Vec<u8>, u64> = found
+        .hits
+        .iter()
+        .map(|hit| (hit.path.clone(), hit.versions.iter().map(|v| v.snapshots).sum()))
+        .collect();
     assert_eq!(counted, expected);
     for hit in &found.hits {
         for version in &hit.versions {

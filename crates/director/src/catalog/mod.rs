@@ -15,7 +15,8 @@ mod sqlite;
 
 pub use paths::{PathChange, PathEntry, PathKind, Pattern};
 pub use rows::{
-    Ended, Fact, Filter, FindQuery, Found, Hit, Label, PassedRow, Rebuild, RunRow, SnapshotRow, VaultSnapshot, Version,
+    Ended, Fact, Filter, FindQuery, Found, Hit, Label, PassedRow, Rebuild, RunRow, SnapshotRow,
+    VaultSnapshot, Version,
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Opened, SqliteCatalog};
@@ -59,10 +60,11 @@ impl From<CatalogError> for Problem {
             CatalogError::Damaged(_) => {
                 Self::new("catalog-damaged", message).hint("it is rebuilt from the vaults; no backup is lost")
             }
-            CatalogError::NoSnapshot(_) => Self::new("not-found", message).hint("`anshin snapshots list` shows them"),
-            CatalogError::Order(_) | CatalogError::Store(_) => {
-                Self::new("catalog", message).hint("look at the space and health of the disk under the state directory")
+            CatalogError::NoSnapshot(_) => {
+                Self::new("not-found", message).hint("`anshin snapshots list` shows them")
             }
+            CatalogError::Order(_) | CatalogError::Store(_) => Self::new("catalog", message)
+                .hint("look at the space and health of the disk under the state directory"),
         }
     }
 }

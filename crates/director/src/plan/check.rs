@@ -63,7 +63,8 @@ impl Plan {
     fn check_sources(&self, known: &Known, found: &mut Vec<Problem>) {
         if self.what.is_empty() {
             found.push(
-                problem("backs up nothing").hint("add `[[what]]` with `kind = \"protected\"` for everything protected"),
+                problem("backs up nothing")
+                    .hint("add `[[what]]` with `kind = \"protected\"` for everything protected"),
             );
         }
         let mut keys = BTreeMap::new();
@@ -95,9 +96,16 @@ impl Plan {
                     .hint(format!("1 (no retry) to {RETRY_ATTEMPTS_MAX}")),
             );
         }
-        for (name, span) in [("run_time", self.limits.run_time), ("wait", self.limits.wait), ("expect", self.expect), ("drill", self.drill)] {
+        for (name, span) in [
+            ("run_time", self.limits.run_time),
+            ("wait", self.limits.wait),
+            ("expect", self.expect),
+            ("drill", self.drill),
+        ] {
             if span.is_some_and(|span| span.0 == 0) {
-                found.push(problem(format!("has `{name}` of no time at all")).hint("leave it out for no limit"));
+                found.push(
+                    problem(format!("has `{name}` of no time at all")).hint("leave it out for no limit"),
+                );
             }
         }
         if self.limits.bandwidth.0 != 0 && self.limits.bandwidth.0 < 1_024 {
@@ -122,7 +130,8 @@ fn check_source(source: &Source, known: &Known, found: &mut Vec<Problem>) {
         Source::Files { on, paths, .. } => {
             found.extend(missing("machine", on, known.machines.as_ref()));
             if paths.is_empty() {
-                found.push(problem(format!("names no paths on {on}")).hint("`paths = [\"/\"]` is everything"));
+                found
+                    .push(problem(format!("names no paths on {on}")).hint("`paths = [\"/\"]` is everything"));
             }
             paths.iter().for_each(|path| absolute(path, found));
         }
@@ -134,8 +143,10 @@ fn check_source(source: &Source, known: &Known, found: &mut Vec<Problem>) {
             found.extend(missing("machine", on, known.machines.as_ref()));
             if command.is_empty() || name.is_empty() || name.contains('/') {
                 found.push(
-                    problem(format!("has a command on {on} without program, or whose name is empty or has a slash"))
-                        .hint("`kind = \"command\"`, `name = \"all.sql\"`, `command = [\"pg_dumpall\"]`"),
+                    problem(format!(
+                        "has a command on {on} without program, or whose name is empty or has a slash"
+                    ))
+                    .hint("`kind = \"command\"`, `name = \"all.sql\"`, `command = [\"pg_dumpall\"]`"),
                 );
             }
         }
@@ -163,7 +174,11 @@ fn missing(what: &str, name: &str, known: Option<&BTreeSet<String>>) -> Option<P
         return None;
     }
     let list: Vec<&str> = known.iter().take(10).map(String::as_str).collect();
-    let hint = if list.is_empty() { format!("there is no {what} yet") } else { format!("known: {}", list.join(", ")) };
+    let hint = if list.is_empty() {
+        format!("there is no {what} yet")
+    } else {
+        format!("known: {}", list.join(", "))
+    };
     Some(problem(format!("names the {what} `{name}`, which is not known")).hint(hint))
 }
 

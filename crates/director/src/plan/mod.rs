@@ -17,8 +17,8 @@ pub use check::Known;
 pub use keep::Keep;
 pub use nightly::{NIGHTLY, nightly};
 pub use options::{ATTEMPTS_MAX, Hook, HookWhen, Limits, Missed, OnFailure, Overlap, Retry};
-pub use text::PLAN_BYTES_MAX;
 pub use source::{Inventory, Job, Locus, ServiceInfo, Source, VolumeForm};
+pub use text::PLAN_BYTES_MAX;
 
 use crate::{
     calendar::{Calendar, Spread, spread},

@@ -170,12 +170,13 @@ impl Inventory {
     /// Everything protected: services, and volumes that no service stands on.
     fn protected(&self, except: &[String]) -> Vec<Job> {
         let wanted = |name: &String| !except.contains(name);
-        let services = self.services.iter().filter(|service| wanted(&service.name)).map(|service| {
-            Source::Service { service: service.name.clone(), plugin: service.plugin.clone() }
-        });
-        let under = |volume: &String| {
-            self.services.iter().any(|service| service.volume.as_ref() == Some(volume))
-        };
+        let services = self
+            .services
+            .iter()
+            .filter(|service| wanted(&service.name))
+            .map(|service| Source::Service { service: service.name.clone(), plugin: service.plugin.clone() });
+        let under =
+            |volume: &String| self.services.iter().any(|service| service.volume.as_ref() == Some(volume));
         let volumes = self.volumes.iter().filter(|name| wanted(name) && !under(name)).map(|volume| {
             Source::Volume { volume: volume.clone(), form: VolumeForm::Files, exclude: Vec::new() }
         });

@@ -96,20 +96,46 @@ fn everything_wrong_is_said_at_once_and_helped() {
     plan.when = vec!["daily 25:00".into(), "sundey 03:00".into()];
     plan.zone = "Mars/Olympus".into();
     plan.what.push(plan.what[0].clone());
-    plan.what.push(Source::Files { on: "web9".into(), name: None, paths: vec!["etc".into()], exclude: vec![], one_file_system: false });
+    plan.what.push(Source::Files {
+        on: "web9".into(),
+        name: None,
+        paths: vec!["etc".into()],
+        exclude: vec![],
+        one_file_system: false,
+    });
     plan.keep = Keep::default();
     plan.retry.attempts = 0;
     plan.limits.run_time = Some(Span(0));
     plan.limits.bandwidth = ByteSize(10);
     plan.before[0].run.clear();
     let names = |list: &[&str]| Some(list.iter().map(|&name| name.to_owned()).collect());
-    let known = Known { machines: names(&["web1"]), vaults: names(&[]), services: names(&["db"]), ..Known::default() };
+    let known = Known {
+        machines: names(&["web1"]),
+        vaults: names(&[]),
+        services: names(&["db"]),
+        ..Known::default()
+    };
     let problems = plan.check(&known);
-    for part in ["25", "sundey", "Mars", "files/web1 twice", "web9", "\"etc\"", "keeps nothing", "0 attempts", "run_time", "bandwidth", "empty command", "vault `main`"] {
+    for part in [
+        "25",
+        "sundey",
+        "Mars",
+        "files/web1 twice",
+        "web9",
+        "\"etc\"",
+        "keeps nothing",
+        "0 attempts",
+        "run_time",
+        "bandwidth",
+        "empty command",
+        "vault `main`",
+    ] {
         assert!(problems.iter().any(|problem| problem.message.contains(part)), "{part}: {problems:#?}");
     }
     assert_eq!(problems.len(), 12, "{problems:#?}");
-    assert!(problems.iter().all(|problem| problem.hint.is_some() && problem.message.starts_with("plan web: ")));
+    assert!(
+        problems.iter().all(|problem| problem.hint.is_some() && problem.message.starts_with("plan web: "))
+    );
 }
 
 #[test]
@@ -121,7 +147,8 @@ fn everything_protected_is_every_service_and_every_volume_no_service_stands_on()
         ],
         volumes: vec!["data".into(), "share".into(), "scratch".into()],
     };
-    let keys = |what: &[Source]| -> Vec<String> { inventory.jobs(what).into_iter().map(|job| job.key.0).collect() };
+    let keys =
+        |what: &[Source]| -> Vec<String> { inventory.jobs(what).into_iter().map(|job| job.key.0).collect() };
     let all = Source::Protected { except: vec!["scratch".into()] };
     assert_eq!(keys(std::slice::from_ref(&all)), ["service/db", "service/proxy", "volume/share"]);
     let named = Source::Service { service: "db".into(), plugin: None };

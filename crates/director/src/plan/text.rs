@@ -43,7 +43,9 @@ impl Plan {
             toml::from_str::<Self>(text).map(|plan| vec![plan])
         };
         plans.map_err(|error| {
-            let line = error.span().map(|span| text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1);
+            let line = error.span().map(|span| {
+                text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
+            });
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
             format_problem(&format!("{place}{}", error.message().lines().collect::<Vec<_>>().join("; ")))
         })

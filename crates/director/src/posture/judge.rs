@@ -33,7 +33,9 @@ impl Reasons {
         self.0.sort_by_key(|(colour, _)| std::cmp::Reverse(*colour));
         let worst = self.0.first().map_or(Colour::Amber, |(colour, _)| *colour);
         // Beside trouble what is well is not worth a line.
-        let keep = |(colour, reason): (Colour, String)| (worst == Colour::Green || colour > Colour::Green).then_some(reason);
+        let keep = |(colour, reason): (Colour, String)| {
+            (worst == Colour::Green || colour > Colour::Green).then_some(reason)
+        };
         let reasons: Vec<String> = self.0.into_iter().filter_map(keep).collect();
         (worst, reasons)
     }
@@ -52,7 +54,8 @@ pub fn posture(
     let mut named: BTreeSet<TargetKey> = BTreeSet::new();
     let mut unreadable = false;
     for (name, record) in &records.plans {
-        let read = Plan::from_json(&record.text).and_then(|plan| plan.calendar().map(|calendar| (plan, calendar)));
+        let read =
+            Plan::from_json(&record.text).and_then(|plan| plan.calendar().map(|calendar| (plan, calendar)));
         let Ok((plan, calendar)) = read else {
             unreadable = true;
             out.extend(known_of_unreadable(records, name));
@@ -75,7 +78,13 @@ pub fn posture(
         };
         out.push(bare(job.key, None, colour, reason.into()));
     }
-    out.sort_by(|a, b| (std::cmp::Reverse(a.colour), &a.target, &a.plan).cmp(&(std::cmp::Reverse(b.colour), &b.target, &b.plan)));
+    out.sort_by(|a, b| {
+        (std::cmp::Reverse(a.colour), &a.target, &a.plan).cmp(&(
+            std::cmp::Reverse(b.colour),
+            &b.target,
+            &b.plan,
+        ))
+    });
     out
 }
 
@@ -138,7 +147,10 @@ fn judge(
             reasons.add(Colour::Red, format!("the newest good backup is damaged: {why}"));
         }
         if good.warnings > 0 {
-            reasons.add(Colour::Green, format!("{} files could not be read or changed while read", good.warnings));
+            reasons.add(
+                Colour::Green,
+                format!("{} files could not be read or changed while read", good.warnings),
+            );
         }
     }
     judge_vault(&mut reasons, settings, plan);
@@ -165,11 +177,19 @@ fn judge_age(reasons: &mut Reasons, age: Option<Span>, expected: Option<Span>, p
     match (age, expected) {
         (Some(age), Some(expected)) if age > Span(expected.0.saturating_mul(2)) => reasons.add(
             Colour::Red,
-            format!("the newest good backup is {} old, expected is at most {}", age.rough(), expected.rough()),
+            format!(
+                "the newest good backup is {} old, expected is at most {}",
+                age.rough(),
+                expected.rough()
+            ),
         ),
         (Some(age), Some(expected)) if age > expected => reasons.add(
             Colour::Amber,
-            format!("the newest good backup is {} old, expected is at most {}", age.rough(), expected.rough()),
+            format!(
+                "the newest good backup is {} old, expected is at most {}",
+                age.rough(),
+                expected.rough()
+            ),
         ),
         (Some(age), Some(_)) => {
             reasons.add(Colour::Green, format!("the newest good backup is {} old", age.rough()));
@@ -186,7 +206,9 @@ fn judge_age(reasons: &mut Reasons, age: Option<Span>, expected: Option<Span>, p
 }
 
 fn judge_runs(reasons: &mut Reasons, known: &TargetRecord) {
-    if let Some(trouble) = known.last_end.as_ref().and_then(|end| end.trouble.as_ref().map(|why| (end.run, why))) {
+    if let Some(trouble) =
+        known.last_end.as_ref().and_then(|end| end.trouble.as_ref().map(|why| (end.run, why)))
+    {
         let (run, why) = trouble;
         let colour = if known.failures >= 3 { Colour::Red } else { Colour::Amber };
         let times = match known.failures {
@@ -196,13 +218,17 @@ fn judge_runs(reasons: &mut Reasons, known: &TargetRecord) {
         reasons.add(colour, format!("{run} did not end well{times}: {why}"));
     }
     if known.missed > 0 {
-        reasons.add(Colour::Amber, format!("{} planned runs were missed since the last good one", known.missed));
+        reasons
+            .add(Colour::Amber, format!("{} planned runs were missed since the last good one", known.missed));
     }
 }
 
 fn judge_vault(reasons: &mut Reasons, settings: &Settings, plan: &Plan) {
     match settings.vaults.get(&plan.vault) {
-        None => reasons.add(Colour::Amber, format!("vault {} is not reachable: whether its backups are whole is not known", plan.vault)),
+        None => reasons.add(
+            Colour::Amber,
+            format!("vault {} is not reachable: whether its backups are whole is not known", plan.vault),
+        ),
         Some(VaultSeen { trouble: Some(why), .. }) => {
             reasons.add(Colour::Amber, format!("vault {} cannot be written: {why}", plan.vault));
         }
@@ -227,7 +253,10 @@ fn judge_drill(
             reasons.add(Colour::Amber, format!("its last drill is {} ago", now.since(drill.at).rough()));
         }
         Some(drill) => {
-            reasons.add(Colour::Green, format!("its last drill, {} ago, went well", now.since(drill.at).rough()));
+            reasons.add(
+                Colour::Green,
+                format!("its last drill, {} ago, went well", now.since(drill.at).rough()),
+            );
         }
         // Young plans need not have been rehearsed yet, but it is said.
         None if planned > every => reasons.add(Colour::Amber, "no restore was ever rehearsed"),

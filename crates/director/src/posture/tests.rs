@@ -1,9 +1,7 @@
 use super::*;
 use crate::{
     plan::{Inventory, Plan, ServiceInfo, nightly},
-    record::{
-        Cause, Change, DrillKind, LastEnd, NewRun, Place, Records, Sealed, TargetRecord, VaultRecord,
-    },
+    record::{Cause, Change, DrillKind, LastEnd, NewRun, Place, Records, Sealed, TargetRecord, VaultRecord},
     run::VaultSeen,
     words::{Attempt, RunId, VaultName},
 };
@@ -22,7 +20,8 @@ fn inventory() -> Inventory {
 
 fn records(change: impl FnOnce(&mut Plan)) -> Records {
     let mut records = Records::default();
-    let vault = VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: NodeId(3), concurrent: 0 };
+    let vault =
+        VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: NodeId(3), concurrent: 0 };
     records.apply(&Change::SetVault(vault)).unwrap();
     let mut plan = nightly(&VaultName::from("main"), "UTC");
     change(&mut plan);
@@ -93,7 +92,10 @@ fn time_alone_makes_a_backup_amber_and_then_red() {
         let thing = one(&records, &seen(), now);
         assert_eq!(thing.colour, colour, "{:?}", thing.reasons);
     }
-    assert!(one(&records, &seen(), day(3, 0)).reasons[0].starts_with("the newest good backup is 2 days old, expected is"));
+    assert!(
+        one(&records, &seen(), day(3, 0)).reasons[0]
+            .starts_with("the newest good backup is 2 days old, expected is")
+    );
 }
 
 #[test]
@@ -101,14 +103,18 @@ fn what_was_never_backed_up_is_amber_first_and_red_once_it_should_have_been() {
     let records = records(|_| {});
     assert_eq!(one(&records, &seen(), day(0, 1)).colour, Colour::Amber);
     let late = one(&records, &seen(), day(2, 0));
-    assert_eq!((late.colour, late.reasons[0].as_str()), (Colour::Red, "it was never backed up, for 2 days now"));
+    assert_eq!(
+        (late.colour, late.reasons[0].as_str()),
+        (Colour::Red, "it was never backed up, for 2 days now")
+    );
 }
 
 #[test]
 fn failures_misses_drills_damage_and_vaults_are_said_worst_first() {
     let mut records = records(|_| {});
     backed_up(&mut records, day(0, 1));
-    target(&mut records).last_end = Some(LastEnd { run: RunId(9), at: day(0, 2), trouble: Some("no space".into()) });
+    target(&mut records).last_end =
+        Some(LastEnd { run: RunId(9), at: day(0, 2), trouble: Some("no space".into()) });
     target(&mut records).failures = 1;
     target(&mut records).missed = 2;
     let now = day(0, 4);
@@ -130,10 +136,18 @@ fn failures_misses_drills_damage_and_vaults_are_said_worst_first() {
     };
     records.apply(&Change::Drilled(drill)).unwrap();
     let thing = one(&records, &seen(), now);
-    assert_eq!((thing.colour, thing.reasons[0].as_str()), (Colour::Red, "its last drill, 60 minutes ago, failed: pack 7 is missing"));
+    assert_eq!(
+        (thing.colour, thing.reasons[0].as_str()),
+        (Colour::Red, "its last drill, 60 minutes ago, failed: pack 7 is missing")
+    );
     let mut settings = seen();
     settings.damaged.insert("s1".into(), "2 chunks".into());
-    assert!(one(&records, &settings, now).reasons.iter().any(|why| why == "the newest good backup is damaged: 2 chunks"));
+    assert!(
+        one(&records, &settings, now)
+            .reasons
+            .iter()
+            .any(|why| why == "the newest good backup is damaged: 2 chunks")
+    );
     target(&mut records).failures = 3;
     assert!(one(&records, &seen(), now).reasons[0].contains("3 in a row"));
 }
@@ -158,7 +172,11 @@ fn what_is_unknown_is_not_green() {
 fn what_no_plan_names_is_red_unless_its_volume_is_backed_up() {
     let bare = posture(&Records::default(), &inventory(), &seen(), Freshness::Current, START);
     assert_eq!((bare[0].colour, bare[0].reasons[0].as_str()), (Colour::Red, "no plan backs it up"));
-    let volume = crate::plan::Source::Volume { volume: "data".into(), form: crate::plan::VolumeForm::Image, exclude: vec![] };
+    let volume = crate::plan::Source::Volume {
+        volume: "data".into(),
+        form: crate::plan::VolumeForm::Image,
+        exclude: vec![],
+    };
     let records = records(|plan| plan.what = vec![volume]);
     assert_eq!(one(&records, &seen(), START).target.0, "volume-image/data");
 }

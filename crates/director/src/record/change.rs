@@ -298,9 +298,13 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Missing(_) => Self::new("not-found", message),
             Refused::Exists(_) => Self::new("exists", message).hint("choose another name"),
-            Refused::Stale(_) => Self::new("changed", message).hint("look at the present state and try again"),
+            Refused::Stale(_) => {
+                Self::new("changed", message).hint("look at the present state and try again")
+            }
             Refused::InUse(_) => Self::refused("in-use", message),
-            Refused::Token(_) => Self::new("token", message).hint("make a new one with `anshin client token`"),
+            Refused::Token(_) => {
+                Self::new("token", message).hint("make a new one with `anshin client token`")
+            }
             Refused::TooMany(_) => Self::new("too-many", message),
         }
     }

@@ -7,6 +7,9 @@
 //! Encoding: docs/formats/director.md.
 
 mod apply;
+mod apply_calendar;
+mod apply_run;
+mod apply_snapshot;
 mod change;
 mod client;
 mod codec;

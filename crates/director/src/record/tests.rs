@@ -15,7 +15,8 @@ fn at(seconds: u64) -> UnixMillis {
 
 fn site() -> Records {
     let mut records = Records::default();
-    let vault = VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: NodeId(3), concurrent: 0 };
+    let vault =
+        VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: NodeId(3), concurrent: 0 };
     records.apply(&Change::SetVault(vault)).unwrap();
     records.apply(&set_plan(0, 0)).unwrap();
     records
@@ -41,7 +42,13 @@ fn open(occurrence: Option<UnixMillis>, expect: UnixMillis) -> Change {
 
 fn begin(run: u64, expect: u32) -> Change {
     let place = Place::Node(NodeId(1));
-    Change::Begin { run: RunId(run), expect: Attempt(expect), place, session: 1, at: at(u64::from(expect) + 20) }
+    Change::Begin {
+        run: RunId(run),
+        expect: Attempt(expect),
+        place,
+        session: 1,
+        at: at(u64::from(expect) + 20),
+    }
 }
 
 fn seal(run: u64, attempt: u32, snapshot: &str) -> Change {
@@ -58,7 +65,10 @@ fn lost(run: u64, attempt: u32) -> Change {
 fn an_occurrence_gets_one_run() {
     let mut records = site();
     assert_eq!(records.apply(&open(Some(at(60)), T)), Ok(Applied::Run(RunId(1))));
-    assert!(matches!(records.apply(&open(Some(at(60)), T)), Err(Refused::Stale(_))), "the same proposal twice");
+    assert!(
+        matches!(records.apply(&open(Some(at(60)), T)), Err(Refused::Stale(_))),
+        "the same proposal twice"
+    );
     assert!(matches!(records.apply(&open(Some(at(60)), at(60))), Err(Refused::Stale(_))));
     assert_eq!(records.apply(&open(Some(at(120)), at(60))), Ok(Applied::Run(RunId(2))));
     assert_eq!(records.cursor(&"nightly".into(), &"service/db".into()), Some(at(120)));
@@ -102,7 +112,13 @@ fn the_newest_good_and_held_snapshots_cannot_be_forgotten() {
         at: at(200),
     };
     assert!(matches!(records.apply(&forget("s2")), Err(Refused::InUse(_))));
-    let hold = Change::Hold { snapshot: "s1".into(), vault: "main".into(), by: "kim".into(), reason: "court".into(), at: at(1) };
+    let hold = Change::Hold {
+        snapshot: "s1".into(),
+        vault: "main".into(),
+        by: "kim".into(),
+        reason: "court".into(),
+        at: at(1),
+    };
     records.apply(&hold).unwrap();
     let refused = records.apply(&forget("s1")).unwrap_err();
     assert!(refused.to_string().contains("held by kim: court"));
@@ -143,7 +159,11 @@ fn a_client_token_is_used_once_and_not_after_it_expired() {
     assert!(matches!(records.apply(&join("a", "web1", 1)), Err(Refused::Token(_))), "used");
     assert!(matches!(records.apply(&join("b", "web1", 1)), Err(Refused::Exists(_))));
     records.apply(&Change::RevokeClient { client: ClientId(1), at: at(2) }).unwrap();
-    assert_eq!(records.apply(&join("b", "web1", 3)), Ok(Applied::Client(ClientId(2))), "another one of that name");
+    assert_eq!(
+        records.apply(&join("b", "web1", 3)),
+        Ok(Applied::Client(ClientId(2))),
+        "another one of that name"
+    );
     assert_eq!(records.client_named("web1").unwrap().id, ClientId(2));
 }
 
@@ -152,7 +172,13 @@ fn events_are_numbered_and_only_the_newest_are_kept() {
     let mut records = site();
     for n in 0..EVENTS_MAX as u64 + 5 {
         let snapshot = SnapshotId(n.to_string());
-        let hold = Change::Hold { snapshot: snapshot.clone(), vault: "main".into(), by: "k".into(), reason: String::new(), at: T };
+        let hold = Change::Hold {
+            snapshot: snapshot.clone(),
+            vault: "main".into(),
+            by: "k".into(),
+            reason: String::new(),
+            at: T,
+        };
         records.apply(&hold).unwrap();
         if n > 0 {
             records.apply(&Change::Release { snapshot, by: "k".into(), at: T }).unwrap();

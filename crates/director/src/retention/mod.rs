@@ -80,7 +80,9 @@ pub fn standing(seen: &InVault, recorded: Option<&SnapshotId>) -> Standing {
     match recorded {
         Some(snapshot) if *snapshot == seen.sealed.snapshot => Standing::Good,
         Some(snapshot) => Standing::Suspicious(format!("{} is recorded with snapshot {snapshot}", seen.run)),
-        None => Standing::Suspicious(format!("no run is recorded that ended with it (it names {})", seen.run)),
+        None => {
+            Standing::Suspicious(format!("no run is recorded that ended with it (it names {})", seen.run))
+        }
     }
 }
 

@@ -28,7 +28,10 @@ impl Preview {
         // What only several removed ones share is freed as well and is in no single number.
         let freed = match sizes {
             Some(sizes) if !removed.is_empty() => {
-                format!(" ({} at least)", ByteSize(sizes.iter().fold(0, |sum, size| sum.saturating_add(*size))))
+                format!(
+                    " ({} at least)",
+                    ByteSize(sizes.iter().fold(0, |sum, size| sum.saturating_add(*size)))
+                )
             }
             _ => String::new(),
         };

@@ -75,7 +75,13 @@ pub struct Verdict {
 /// Decides over the snapshots of **one** target in one plan, newest first in the answer. `planned`: whether the plan
 /// still names the target. `zone` tells where days begin. `now` serves only to recognise dates in the future.
 #[must_use]
-pub fn decide(snapshots: &[Candidate], keep: &Keep, planned: bool, zone: &TimeZone, now: UnixMillis) -> Vec<Verdict> {
+pub fn decide(
+    snapshots: &[Candidate],
+    keep: &Keep,
+    planned: bool,
+    zone: &TimeZone,
+    now: UnixMillis,
+) -> Vec<Verdict> {
     let mut sorted: Vec<&Candidate> = snapshots.iter().collect();
     sorted.sort_by(|a, b| (b.sealed, &b.snapshot).cmp(&(a.sealed, &a.snapshot)));
     let standings: Vec<Standing> = sorted.iter().map(|candidate| standing_now(candidate, now)).collect();

@@ -37,7 +37,9 @@ pub fn unlike(content: &Content, before: &[Content]) -> Option<String> {
     let usual = median(before.iter().map(share).collect());
     let now = share(content);
     if content.bytes >= BYTES_MIN && now >= 60 && now >= usual.saturating_mul(5) {
-        return Some(format!("{now} % of it is new where {usual} % are usual: was it encrypted by somebody else?"));
+        return Some(format!(
+            "{now} % of it is new where {usual} % are usual: was it encrypted by somebody else?"
+        ));
     }
     None
 }

@@ -61,7 +61,8 @@ fn the_two_hours_of_one_name_in_autumn_are_two_hours() {
 
 #[test]
 fn tags_holds_damage_and_suspicion_keep_what_no_rule_wants() {
-    let mut all: Vec<_> = (1..=7).map(|n| snapshot(&n.to_string(), &format!("2026-11-0{n}T12:00:00Z"))).collect();
+    let mut all: Vec<_> =
+        (1..=7).map(|n| snapshot(&n.to_string(), &format!("2026-11-0{n}T12:00:00Z"))).collect();
     all[0].tags = vec!["audit".into()];
     all[1].held = Some("kim: a case at court".into());
     all[2].standing = Standing::Damaged("pack 7".into());
@@ -111,7 +112,13 @@ fn a_snapshot_much_smaller_or_much_newer_than_usual_is_suspicious() {
     assert!(unlike(&Content { new_bytes: 9 << 30, ..usual }, &before).unwrap().contains("90 %"));
     // Little is known, or little is there: nothing is odd.
     assert_eq!(unlike(&Content { files: 1, ..usual }, &before[..2]), None);
-    assert_eq!(unlike(&Content { files: 1, bytes: 9, new_bytes: 9 }, &[Content { files: 9, bytes: 99, new_bytes: 1 }; 5]), None);
+    assert_eq!(
+        unlike(
+            &Content { files: 1, bytes: 9, new_bytes: 9 },
+            &[Content { files: 9, bytes: 99, new_bytes: 1 }; 5]
+        ),
+        None
+    );
 }
 
 fn any_candidate() -> impl Strategy<Value = Candidate> {
@@ -132,8 +139,8 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
 }
 
 fn any_keep() -> impl Strategy<Value = Keep> {
-    (0..4_u32, 0..4_u32, 0..9_u32, 0..6_u32, 0..13_u32, 0..4_u32, proptest::option::of(0..90_000_000_u64)).prop_map(
-        |(last, hourly, daily, weekly, monthly, yearly, within)| Keep {
+    (0..4_u32, 0..4_u32, 0..9_u32, 0..6_u32, 0..13_u32, 0..4_u32, proptest::option::of(0..90_000_000_u64))
+        .prop_map(|(last, hourly, daily, weekly, monthly, yearly, within)| Keep {
             last,
             hourly,
             daily,
@@ -142,8 +149,7 @@ fn any_keep() -> impl Strategy<Value = Keep> {
             yearly,
             within: within.map(Span),
             tags: vec!["audit".into()],
-        },
-    )
+        })
 }
 
 fn named(mut all: Vec<Candidate>) -> Vec<Candidate> {

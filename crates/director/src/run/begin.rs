@@ -59,9 +59,9 @@ impl Scheduler {
                 }
                 Err(stand) => {
                     let late = look.now.wall.since(run.due) > self.settings.overdue;
-                    let waits = matches!(stand, Stand::Waiting { .. });
+                    let waits = matches!(*stand, Stand::Waiting { .. });
                     self.give_up(look, run, &stand, step);
-                    step.runs.push(view(run, late && waits, stand));
+                    step.runs.push(view(run, late && waits, *stand));
                 }
             }
         }
@@ -74,7 +74,8 @@ impl Scheduler {
             return;
         }
         self.beginning.insert(run.id, (expect.next(), place, look.now.mono));
-        let what = format!("attempt {} begins at {}", expect.next(), name(place, look.records, look.observed));
+        let what =
+            format!("attempt {} begins at {}", expect.next(), name(place, look.records, look.observed));
         let why = match &run.trouble {
             Some(trouble) => format!("attempt {expect}: {trouble}"),
             None => "it is due and nothing is in its way".to_owned(),
@@ -83,13 +84,13 @@ impl Scheduler {
     }
 
     /// Where the run can begin, or what it waits for.
-    fn may_begin(&self, look: &Look<'_>, run: &Run, going: &Going) -> Result<(Place, u64), Stand> {
-        let wait = |why: String| Stand::Waiting { why };
+    fn may_begin(&self, look: &Look<'_>, run: &Run, going: &Going) -> Result<(Place, u64), Box<Stand>> {
+        let wait = |why: String| Box::new(Stand::Waiting { why });
         let due = not_before(run).unwrap_or(run.due);
         if look.now.wall < due {
             return Err(match &run.trouble {
                 Some(trouble) => wait(format!("tries again at {due}: {trouble}")),
-                None => Stand::Planned { due },
+                None => Box::new(Stand::Planned { due }),
             });
         }
         let read = self.plans.get(&run.plan);
@@ -112,9 +113,17 @@ impl Scheduler {
         let at_vault = going.vaults.get(&run.vault).copied().unwrap_or(0);
         for (going, limit, what) in [
             (going.all, self.settings.concurrent, "the site".to_owned()),
-            (going.plans.get(&run.plan).copied().unwrap_or(0), plan.limits.concurrent, format!("plan {}", run.plan)),
+            (
+                going.plans.get(&run.plan).copied().unwrap_or(0),
+                plan.limits.concurrent,
+                format!("plan {}", run.plan),
+            ),
             (at_vault, vault_limit, format!("vault {}", run.vault)),
-            (going.places.get(&place).copied().unwrap_or(0), place_limit, name(place, look.records, look.observed)),
+            (
+                going.places.get(&place).copied().unwrap_or(0),
+                place_limit,
+                name(place, look.records, look.observed),
+            ),
         ] {
             if limit != 0 && going >= limit {
                 return Err(wait(format!("{going} runs go on at {what}, which is its limit")));
@@ -131,7 +140,8 @@ impl Scheduler {
             return;
         }
         let reason = format!("it could not begin within {limit}: {why}");
-        let change = Change::GiveUp { run: run.id, expect: run.attempt, reason: reason.clone(), at: look.now.wall };
+        let change =
+            Change::GiveUp { run: run.id, expect: run.attempt, reason: reason.clone(), at: look.now.wall };
         if self.propose(look.now.mono, About::Run(run.id, run.attempt), change, &mut step.orders) {
             let what = "is given up".to_owned();
             step.orders.push(Order::Happened { subject: subject(run), what, why: reason });

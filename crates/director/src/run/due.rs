@@ -45,8 +45,14 @@ impl Scheduler {
         let at = look.now.wall;
         if record.since > at.after(CLOCK_TOLERANCE) {
             let (text, vault) = (record.text.clone(), record.vault.clone());
-            let change =
-                Change::SetPlan { plan: name.clone(), text, vault, expect: record.revision, at, restart: true };
+            let change = Change::SetPlan {
+                plan: name.clone(),
+                text,
+                vault,
+                expect: record.revision,
+                at,
+                restart: true,
+            };
             self.propose(look.now.mono, About::Plan(name.clone()), change, &mut step.orders);
         }
     }

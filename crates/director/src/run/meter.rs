@@ -58,7 +58,8 @@ impl Meter {
     /// What can be said now. Without a total of its own the attempt is taken to be as large as the last good one.
     #[must_use]
     pub fn estimate(&self, last_good: Option<&LastGood>) -> Estimate {
-        let total = self.progress.bytes_total.or_else(|| last_good.map(|good| good.bytes)).filter(|&total| total > 0);
+        let total =
+            self.progress.bytes_total.or_else(|| last_good.map(|good| good.bytes)).filter(|&total| total > 0);
         let done = total.map(|total| (self.progress.bytes as f64 / total as f64).min(1.0));
         let warm = self.last.since(self.first).0 as f64 / 1_000.0 >= WARM_UP_SECONDS;
         let remaining = match total {

@@ -48,9 +48,12 @@ fn on_node(id: NodeId, observed: &Observed) -> Result<(Place, u64), String> {
 /// A place by its name.
 pub(crate) fn name(place: Place, records: &Records, observed: &Observed) -> String {
     match place {
-        Place::Node(id) => observed.nodes.get(&id).map_or_else(|| id.to_string(), |node| format!("node {}", node.name)),
-        Place::Client(id) => {
-            records.clients.get(&id).map_or_else(|| id.to_string(), |client| format!("client {}", client.name))
+        Place::Node(id) => {
+            observed.nodes.get(&id).map_or_else(|| id.to_string(), |node| format!("node {}", node.name))
         }
+        Place::Client(id) => records
+            .clients
+            .get(&id)
+            .map_or_else(|| id.to_string(), |client| format!("client {}", client.name)),
     }
 }

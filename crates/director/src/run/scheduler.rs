@@ -136,7 +136,8 @@ impl Scheduler {
     pub fn step(&mut self, now: Now, records: &Records, observed: &Observed) -> Step {
         let mut step = Step { troubles: self.read_plans(records), ..Step::default() };
         let inventory = &observed.inventory;
-        let jobs = self.plans.iter().map(|(name, read)| (name.clone(), inventory.jobs(&read.plan.what))).collect();
+        let jobs =
+            self.plans.iter().map(|(name, read)| (name.clone(), inventory.jobs(&read.plan.what))).collect();
         let look = Look { now, records, observed, jobs };
         self.forget_old(&look);
         self.calendars(&look, &mut step);
@@ -155,7 +156,9 @@ impl Scheduler {
     }
 
     fn read_plans(&mut self, records: &Records) -> Vec<(PlanName, Problem)> {
-        self.plans.retain(|name, read| records.plans.get(name).is_some_and(|known| known.revision == read.revision));
+        self.plans.retain(|name, read| {
+            records.plans.get(name).is_some_and(|known| known.revision == read.revision)
+        });
         let mut troubles = Vec::new();
         for (name, record) in &records.plans {
             if self.plans.contains_key(name) {
@@ -192,7 +195,13 @@ impl Scheduler {
     }
 
     /// Proposes unless the same was proposed a moment ago. True if it was.
-    pub(crate) fn propose(&mut self, now: Mono, about: About, change: Change, orders: &mut Vec<Order>) -> bool {
+    pub(crate) fn propose(
+        &mut self,
+        now: Mono,
+        about: About,
+        change: Change,
+        orders: &mut Vec<Order>,
+    ) -> bool {
         if self.proposed.contains_key(&about) {
             return false;
         }

@@ -12,7 +12,8 @@ use crate::{
     calendar::Calendar,
     plan::{Hook, Inventory, Missed, Overlap, Plan, ServiceInfo, Source, nightly},
     record::{
-        Change, ClientToken, EventKind, NewClient, Outcome, Place, Progress, Records, RunState, Sealed, VaultRecord,
+        Change, ClientToken, EventKind, NewClient, Outcome, Place, Progress, Records, RunState, Sealed,
+        VaultRecord,
     },
     time::{Span, UnixMillis},
     words::{Attempt, ClientId, PlanName, RunId, SnapshotId, TargetKey},
@@ -94,7 +95,13 @@ fn plan(rng: &mut Rng) -> Plan {
         timeout: Span(1),
     }];
     for on in ["web1", "c"] {
-        plan.what.push(Source::Files { on: on.into(), name: None, paths: vec!["/".into()], exclude: vec![], one_file_system: false });
+        plan.what.push(Source::Files {
+            on: on.into(),
+            name: None,
+            paths: vec!["/".into()],
+            exclude: vec![],
+            one_file_system: false,
+        });
     }
     plan
 }
@@ -104,13 +111,26 @@ impl World {
         let mut rng = Rng(seed | 1);
         let now = UnixMillis(1_792_800_000_000 + (rng.below(10 * 86_400) * 1_000) as i64);
         let mut records = Records::default();
-        let vault = VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: NodeId(3), concurrent: 2 };
+        let vault = VaultRecord {
+            name: "main".into(),
+            id: "1".into(),
+            url: "/v".into(),
+            node: NodeId(3),
+            concurrent: 2,
+        };
         let plan = plan(&mut rng);
         let token = ClientToken { hash: "h".into(), name: None, expires: now.after(Span(60)) };
         let client = NewClient { name: "web1".into(), fingerprint: "f".into(), platform: "linux".into() };
         for change in [
             Change::SetVault(vault),
-            Change::SetPlan { plan: plan.name.clone(), text: plan.to_json(), vault: "main".into(), expect: 0, at: now, restart: true },
+            Change::SetPlan {
+                plan: plan.name.clone(),
+                text: plan.to_json(),
+                vault: "main".into(),
+                expect: 0,
+                at: now,
+                restart: true,
+            },
             Change::AddClientToken { token, at: now },
             Change::JoinClient { token: "h".into(), at: now, client },
         ] {
@@ -219,12 +239,14 @@ impl World {
     /// Proposals and orders that arrive now: late, some twice, some never.
     fn deliver(&mut self) {
         let tick = self.tick;
-        let (now, later) = std::mem::take(&mut self.proposals).into_iter().partition::<Vec<_>, _>(|(at, _)| *at <= tick);
+        let (now, later) =
+            std::mem::take(&mut self.proposals).into_iter().partition::<Vec<_>, _>(|(at, _)| *at <= tick);
         self.proposals = later;
         for (_, change) in now {
             self.apply(&change);
         }
-        let (now, later) = std::mem::take(&mut self.orders).into_iter().partition::<Vec<_>, _>(|(at, _)| *at <= tick);
+        let (now, later) =
+            std::mem::take(&mut self.orders).into_iter().partition::<Vec<_>, _>(|(at, _)| *at <= tick);
         self.orders = later;
         for (_, order) in now {
             self.carry_out(order);
@@ -250,10 +272,17 @@ impl World {
 
     fn check(&self, event: &crate::record::Event) {
         let EventKind::Ended(report) = &event.kind else { return };
-        let before = self.history.iter().any(|event| matches!(&event.kind, EventKind::Ended(known) if known.run == report.run));
+        let before = self
+            .history
+            .iter()
+            .any(|event| matches!(&event.kind, EventKind::Ended(known) if known.run == report.run));
         assert!(!before, "{} ended twice", report.run);
         if let Outcome::Sealed(sealed) = &report.outcome {
-            let found: Vec<_> = self.vault.iter().filter(|(run, attempt, ..)| (*run, *attempt) == (report.run, report.attempt)).collect();
+            let found: Vec<_> = self
+                .vault
+                .iter()
+                .filter(|(run, attempt, ..)| (*run, *attempt) == (report.run, report.attempt))
+                .collect();
             assert_eq!(found.len(), 1, "an attempt left one snapshot");
             assert_eq!(found[0].2, *sealed);
             assert!(found[0].3 >= report.point.unwrap(), "content older than recorded");
@@ -306,7 +335,9 @@ impl World {
                 if self.faults && self.rng.chance(1) {
                     *task = Task::Failed;
                 } else if *left == 0 {
-                    if self.old_records.admits(run, attempt).is_err() && self.records.admits(run, attempt).is_err() {
+                    if self.old_records.admits(run, attempt).is_err()
+                        && self.records.admits(run, attempt).is_err()
+                    {
                         *task = Task::Failed;
                         continue;
                     }
@@ -381,7 +412,8 @@ impl World {
             observed.volumes.insert("data".into(), node);
         }
         if self.heard(Place::Node(NodeId(3))) || !self.faults {
-            let snapshots = self.vault.iter().map(|(run, attempt, sealed, _)| (*run, *attempt, sealed.clone())).collect();
+            let snapshots =
+                self.vault.iter().map(|(run, attempt, sealed, _)| (*run, *attempt, sealed.clone())).collect();
             observed.vaults.insert("main".into(), VaultSeen { trouble: None, snapshots });
         }
         observed
@@ -435,9 +467,14 @@ fn hostile(seed: u64, ticks: u64) {
     assert!(!sealed.is_empty());
     let ended: BTreeSet<RunId> = sealed.iter().map(|(run, _)| *run).collect();
     for (run, _, snapshot, _) in &world.vault {
-        assert!(!ended.contains(run) || sealed.contains(&(*run, snapshot.snapshot.clone())), "{} is left of {run}", snapshot.snapshot);
+        assert!(
+            !ended.contains(run) || sealed.contains(&(*run, snapshot.snapshot.clone())),
+            "{} is left of {run}",
+            snapshot.snapshot
+        );
     }
-    let going = world.records.runs.values().filter(|run| matches!(run.state, RunState::Running { .. })).count();
+    let going =
+        world.records.runs.values().filter(|run| matches!(run.state, RunState::Running { .. })).count();
     assert!(going <= 2, "the vault's limit");
 }
 

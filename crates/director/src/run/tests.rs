@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     plan::{Keep, Limits, Missed, Overlap, Plan, ServiceInfo, Source, nightly},
-    record::{Applied, Cause, Change, EventKind, NewClient, Outcome, Place, Progress, Records, Sealed, VaultRecord, Why},
+    record::{
+        Applied, Cause, Change, EventKind, NewClient, Outcome, Place, Progress, Records, Sealed, VaultRecord,
+        Why,
+    },
     time::{Span, UnixMillis},
     words::{Attempt, ClientId, RunId, VaultName},
 };
@@ -31,14 +34,19 @@ impl Site {
         for (id, name) in [(A, "a"), (B, "b"), (VAULT, "c")] {
             observed.nodes.insert(id, NodeSeen { name: name.into(), alive: true, session: Some(1) });
         }
-        observed.inventory.services.push(ServiceInfo { name: "db".into(), volume: Some("data".into()), plugin: None });
+        observed.inventory.services.push(ServiceInfo {
+            name: "db".into(),
+            volume: Some("data".into()),
+            plugin: None,
+        });
         observed.inventory.volumes.push("data".into());
         observed.services.insert("db".into(), A);
         observed.volumes.insert("data".into(), A);
         observed.vaults.insert("main".into(), VaultSeen::default());
         let now = Now { wall: at("2026-11-23T12:00:00Z"), mono: Mono(0) };
         let mut site = Self { records: Records::default(), observed, scheduler: Scheduler::default(), now };
-        let vault = VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: VAULT, concurrent: 0 };
+        let vault =
+            VaultRecord { name: "main".into(), id: "1".into(), url: "/v".into(), node: VAULT, concurrent: 0 };
         site.records.apply(&Change::SetVault(vault)).unwrap();
         let mut plan = nightly(&VaultName::from("main"), "UTC");
         plan.spread = Span(0);
@@ -91,7 +99,8 @@ impl Site {
     }
 
     fn says(&mut self, place: Place, run: u64, attempt: u32, state: AttemptState) {
-        self.observed.attempts = vec![AttemptSeen { run: RunId(run), attempt: Attempt(attempt), place, session: 1, state }];
+        self.observed.attempts =
+            vec![AttemptSeen { run: RunId(run), attempt: Attempt(attempt), place, session: 1, state }];
     }
 
     fn waits_for(&mut self) -> String {
@@ -175,16 +184,24 @@ fn the_run_of_a_dead_node_is_taken_up_by_the_node_that_holds_the_volume_now() {
     assert!(site.records.apply(&late).is_err());
     site.says(Place::Node(A), 1, 1, AttemptState::Sealed(sealed("old")));
     site.goes_on(Span(5));
-    let stops = |order: &Order| matches!(order, Order::Stop { place: Place::Node(A), attempt: Attempt(1), .. });
+    let stops =
+        |order: &Order| matches!(order, Order::Stop { place: Place::Node(A), attempt: Attempt(1), .. });
     assert!(site.settle().orders.iter().any(stops));
     site.says(Place::Node(B), 1, 2, AttemptState::Sealed(sealed("new")));
     site.settle();
     assert_eq!(site.outcomes(), [(RunId(1), Attempt(2), Outcome::Sealed(sealed("new")))]);
     // What the first one left in the vault is removed only now.
-    site.observed.vaults.get_mut(&VaultName::from("main")).unwrap().snapshots =
-        vec![(RunId(1), Attempt(1), sealed("old")), (RunId(1), Attempt(2), sealed("new")), (RunId(9), Attempt(1), sealed("unknown"))];
-    let discards: Vec<_> = site.settle().orders.into_iter().filter(|order| matches!(order, Order::Discard { .. })).collect();
-    assert!(matches!(&discards[..], [Order::Discard { snapshot, .. }] if snapshot.0 == "old"), "{discards:?}");
+    site.observed.vaults.get_mut(&VaultName::from("main")).unwrap().snapshots = vec![
+        (RunId(1), Attempt(1), sealed("old")),
+        (RunId(1), Attempt(2), sealed("new")),
+        (RunId(9), Attempt(1), sealed("unknown")),
+    ];
+    let discards: Vec<_> =
+        site.settle().orders.into_iter().filter(|order| matches!(order, Order::Discard { .. })).collect();
+    assert!(
+        matches!(&discards[..], [Order::Discard { snapshot, .. }] if snapshot.0 == "old"),
+        "{discards:?}"
+    );
 }
 
 #[test]
@@ -221,7 +238,12 @@ fn a_failed_attempt_is_tried_again_after_a_growing_pause_until_the_run_fails() {
     site.settle();
     let mut pauses = Vec::new();
     for attempt in 1..=3 {
-        site.says(Place::Node(A), 1, attempt, AttemptState::Failed { reason: "no space".into(), again: true });
+        site.says(
+            Place::Node(A),
+            1,
+            attempt,
+            AttemptState::Failed { reason: "no space".into(), again: true },
+        );
         site.goes_on(Span(3));
         let failed_at = site.now.wall;
         site.settle();
@@ -293,7 +315,13 @@ fn an_occurrence_during_the_run_before_is_passed_over_waits_or_replaces() {
 
 #[test]
 fn limits_hold_runs_back_and_the_more_important_goes_first() {
-    let files = |on: &str| Source::Files { on: on.into(), name: None, paths: vec!["/".into()], exclude: vec![], one_file_system: false };
+    let files = |on: &str| Source::Files {
+        on: on.into(),
+        name: None,
+        paths: vec!["/".into()],
+        exclude: vec![],
+        one_file_system: false,
+    };
     let mut site = Site::new(|plan| {
         plan.what = vec![files("a"), files("b"), files("c")];
         plan.limits = Limits { concurrent: 2, ..Limits::default() };
@@ -308,23 +336,46 @@ fn limits_hold_runs_back_and_the_more_important_goes_first() {
     site.scheduler.settings.concurrent = 2;
     site.until("2026-11-23T23:00:01Z");
     let step = site.settle();
-    let mut begun: Vec<_> = site.records.runs.values().filter(|run| run.place().is_some()).map(|run| run.plan.0.as_str()).collect();
+    let mut begun: Vec<_> = site
+        .records
+        .runs
+        .values()
+        .filter(|run| run.place().is_some())
+        .map(|run| run.plan.0.as_str())
+        .collect();
     begun.sort_unstable();
     assert_eq!(begun, ["important", "nightly"]);
     assert_eq!(starts(&step).len(), 2);
-    let whys: Vec<_> = step.runs.iter().filter_map(|run| match &run.stand { Stand::Waiting { why } => Some(why.as_str()), _ => None }).collect();
+    let whys: Vec<_> = step
+        .runs
+        .iter()
+        .filter_map(|run| match &run.stand {
+            Stand::Waiting { why } => Some(why.as_str()),
+            _ => None,
+        })
+        .collect();
     assert_eq!(whys, ["2 runs go on at the site, which is its limit"; 2]);
 }
 
 #[test]
 fn a_run_whose_source_cannot_be_reached_waits_and_says_so_and_is_overdue_after_a_while() {
-    let mut site = Site::new(|plan| plan.what = vec![Source::Files { on: "web1".into(), name: None, paths: vec!["/".into()], exclude: vec![], one_file_system: false }]);
+    let mut site = Site::new(|plan| {
+        plan.what = vec![Source::Files {
+            on: "web1".into(),
+            name: None,
+            paths: vec!["/".into()],
+            exclude: vec![],
+            one_file_system: false,
+        }]
+    });
     site.until("2026-11-23T23:00:01Z");
     assert_eq!(site.waits_for(), "there is no machine web1");
-    let token = crate::record::ClientToken { hash: "h".into(), name: None, expires: site.now.wall.after(Span(60)) };
+    let token =
+        crate::record::ClientToken { hash: "h".into(), name: None, expires: site.now.wall.after(Span(60)) };
     site.records.apply(&Change::AddClientToken { token, at: site.now.wall }).unwrap();
     let client = NewClient { name: "web1".into(), fingerprint: "f".into(), platform: "linux".into() };
-    let joined = site.records.apply(&Change::JoinClient { token: "h".into(), at: site.now.wall, client }).unwrap();
+    let joined =
+        site.records.apply(&Change::JoinClient { token: "h".into(), at: site.now.wall, client }).unwrap();
     assert_eq!(joined, Applied::Client(ClientId(1)));
     assert_eq!(site.waits_for(), "client web1 is not connected; waits for it");
     site.goes_on(Span::hours(3));
@@ -341,7 +392,9 @@ fn a_run_is_given_up_when_its_plan_says_so() {
     assert_eq!(site.waits_for(), "vault main: its disk is full");
     site.goes_on(Span::hours(2));
     site.settle();
-    assert!(matches!(&site.outcomes()[..], [(_, Attempt(0), Outcome::Failed(why))] if why.contains("disk is full")));
+    assert!(
+        matches!(&site.outcomes()[..], [(_, Attempt(0), Outcome::Failed(why))] if why.contains("disk is full"))
+    );
 }
 
 #[test]
@@ -367,7 +420,9 @@ fn a_target_that_its_plan_no_longer_names_is_cancelled_and_forgotten() {
     site.observed.inventory = crate::plan::Inventory::default();
     site.goes_on(Span(3));
     site.settle();
-    assert!(matches!(&site.outcomes()[..], [(_, _, Outcome::Cancelled(why))] if why.contains("no longer names")));
+    assert!(
+        matches!(&site.outcomes()[..], [(_, _, Outcome::Cancelled(why))] if why.contains("no longer names"))
+    );
     assert!(site.records.targets.is_empty());
 }
 

@@ -1,7 +1,7 @@
 //! Several segments read side by side.
 
 use super::{History, PathEntry};
-use std::{cmp::Ordering, iter::Peekable};
+use std::iter::Peekable;
 
 /// Histories of several segments, joined by path. Segments in ascending order of their ordinals.
 pub(crate) struct Merged<I: Iterator<Item = Result<History, E>>, E> {
@@ -22,12 +22,10 @@ impl<I: Iterator<Item = Result<History, E>>, E> Iterator for Merged<I, E> {
         for segment in &mut self.segments {
             match segment.peek() {
                 Some(Err(_)) => return segment.next(),
-                Some(Ok(history)) => {
-                    if least.as_ref().is_none_or(|least| history.path.cmp(least) == Ordering::Less) {
-                        least = Some(history.path.clone());
-                    }
+                Some(Ok(history)) if least.as_ref().is_none_or(|least| history.path < *least) => {
+                    least = Some(history.path.clone());
                 }
-                None => {}
+                Some(Ok(_)) | None => {}
             }
         }
         let path = least?;

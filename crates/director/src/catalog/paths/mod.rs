@@ -13,8 +13,8 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
-pub use block::{BLOCK_BYTES, BlockError, decode_block};
 pub(crate) use block::BlockWriter;
+pub use block::{BLOCK_BYTES, BlockError, decode_block};
 pub(crate) use merge::{Merged, prune, versions};
 pub use pattern::Pattern;
 

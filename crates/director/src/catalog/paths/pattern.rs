@@ -37,7 +37,8 @@ impl Pattern {
     /// Whether `path` is looked for.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
-        let start = if self.whole { 0 } else { path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1) };
+        let start =
+            if self.whole { 0 } else { path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1) };
         let text = &path[start..];
         let same = |a: u8, b: u8| a == b || (!self.exact_case && a == b.to_ascii_lowercase());
         // The newest star and how far into the text it reached: where to go on when the rest does not match.

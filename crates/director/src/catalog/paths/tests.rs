@@ -57,8 +57,17 @@ fn a_block_has_the_bytes_of_version_one() {
 }
 
 fn any_history() -> impl Strategy<Value = BTreeMap<Vec<u8>, Vec<(u64, Option<PathEntry>)>>> {
-    let kind = prop_oneof![Just(PathKind::File), Just(PathKind::Directory), Just(PathKind::Link), Just(PathKind::Special)];
-    let entry = (kind, any::<u64>(), any::<i64>()).prop_map(|(kind, size, modified)| PathEntry { kind, size, modified });
+    let kind = prop_oneof![
+        Just(PathKind::File),
+        Just(PathKind::Directory),
+        Just(PathKind::Link),
+        Just(PathKind::Special)
+    ];
+    let entry = (kind, any::<u64>(), any::<i64>()).prop_map(|(kind, size, modified)| PathEntry {
+        kind,
+        size,
+        modified,
+    });
     let changes = proptest::collection::btree_map(any::<u64>(), proptest::option::of(entry), 1..5)
         .prop_map(|map| map.into_iter().collect::<Vec<_>>());
     proptest::collection::btree_map(proptest::collection::vec(any::<u8>(), 0..20), changes, 0..30)

@@ -14,13 +14,19 @@ pub(super) fn set_position(connection: &Connection, position: Position) -> Resul
     Ok(())
 }
 
-pub(super) fn rebuild(connection: &Connection, how: &Rebuild, facts: &mut dyn Iterator<Item = Fact>) -> Result<u64> {
+pub(super) fn rebuild(
+    connection: &Connection,
+    how: &Rebuild,
+    facts: &mut dyn Iterator<Item = Fact>,
+) -> Result<u64> {
     if !how.keep {
         for table in ["runs", "snapshots", "holds", "passed", "drills", "indexed", "blocks"] {
             connection.execute(&format!("DELETE FROM {table}"), [])?;
         }
     }
-    connection.execute_batch("CREATE TEMP TABLE IF NOT EXISTS listed (snapshot TEXT PRIMARY KEY); DELETE FROM listed;")?;
+    connection.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS listed (snapshot TEXT PRIMARY KEY); DELETE FROM listed;",
+    )?;
     let mut taken = 0;
     let mut newest = UnixMillis::default();
     for fact in facts {
@@ -45,7 +51,10 @@ pub(super) fn rebuild(connection: &Connection, how: &Rebuild, facts: &mut dyn It
         )?;
     }
     // Listed means not forgotten, in whatever order the facts came.
-    connection.execute("UPDATE snapshots SET forgotten = NULL WHERE snapshot IN (SELECT snapshot FROM listed)", [])?;
+    connection.execute(
+        "UPDATE snapshots SET forgotten = NULL WHERE snapshot IN (SELECT snapshot FROM listed)",
+        [],
+    )?;
     connection.execute("DELETE FROM listed", [])?;
     set_position(connection, how.position)?;
     Ok(taken)
@@ -57,7 +66,8 @@ pub(super) fn event(connection: &Connection, event: &Event) -> Result<()> {
         EventKind::Passed(passed) => write_passed(connection, event.at, passed),
         EventKind::Drilled(drill) => drilled(connection, drill),
         EventKind::Held { snapshot, reason, .. } => {
-            connection.execute("INSERT OR REPLACE INTO holds VALUES (?1, ?2)", params![snapshot.0, reason])?;
+            connection
+                .execute("INSERT OR REPLACE INTO holds VALUES (?1, ?2)", params![snapshot.0, reason])?;
             Ok(())
         }
         EventKind::Released { snapshot, .. } => {
@@ -222,7 +232,12 @@ fn write_passed(connection: &Connection, at: UnixMillis, passed: &Passed) -> Res
 fn drilled(connection: &Connection, drill: &Drill) -> Result<()> {
     connection.execute(
         "INSERT OR REPLACE INTO drills VALUES (?1, ?2, ?3, NULL, NULL, ?4)",
-        params![drill.target.0, drill.at.0, drill.kind as u8, serde_json::to_string(drill).unwrap_or_default()],
+        params![
+            drill.target.0,
+            drill.at.0,
+            drill.kind as u8,
+            serde_json::to_string(drill).unwrap_or_default()
+        ],
     )?;
     Ok(())
 }

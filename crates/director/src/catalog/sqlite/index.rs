@@ -14,13 +14,18 @@ use std::{collections::VecDeque, iter::Peekable};
 /// Two neighbouring segments are merged once the older is not this many times larger than the newer.
 const MERGE_FACTOR: u64 = 2;
 
-pub(super) fn unindexed(connection: &Connection, target: Option<&TargetKey>, max: usize) -> Result<Vec<SnapshotId>> {
+pub(super) fn unindexed(
+    connection: &Connection,
+    target: Option<&TargetKey>,
+    max: usize,
+) -> Result<Vec<SnapshotId>> {
     let mut statement = connection.prepare_cached(
         "SELECT snapshot FROM snapshots WHERE forgotten IS NULL AND (?1 IS NULL OR target = ?1)
          AND snapshot NOT IN (SELECT snapshot FROM indexed) ORDER BY sealed, snapshot LIMIT ?2",
     )?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![target.map(|target| &target.0), max], |row| row.get(0).map(SnapshotId))?;
+    let rows = statement
+        .query_map(params![target.map(|target| &target.0), max], |row| row.get(0).map(SnapshotId))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -42,10 +47,13 @@ pub(super) fn index(
     if let Some(expect) = expect
         && base(connection, &target)?.as_ref() != Some(expect)
     {
-        return Err(CatalogError::Store(format!("{expect} is not the snapshot of {target} that was indexed last")));
+        return Err(CatalogError::Store(format!(
+            "{expect} is not the snapshot of {target} that was indexed last"
+        )));
     }
     let newest: Option<u64> =
-        connection.query_row("SELECT MAX(ordinal) FROM indexed WHERE target = ?1", [&target.0], |row| row.get(0))?;
+        connection
+            .query_row("SELECT MAX(ordinal) FROM indexed WHERE target = ?1", [&target.0], |row| row.get(0))?;
     let ordinal = newest.map_or(1, |newest| newest + 1);
     // What the present state is compared with must be read before a new segment is written: into memory by blocks.
     let mut segment = SegmentWriter::new(connection, &target, ordinal, ordinal);
@@ -101,10 +109,15 @@ fn take_if(
 }
 
 /// Every path that the last indexed snapshot has.
-fn state<'a>(connection: &'a Connection, target: &TargetKey) -> Result<impl Iterator<Item = Known> + use<'a>> {
+fn state<'a>(
+    connection: &'a Connection,
+    target: &TargetKey,
+) -> Result<impl Iterator<Item = Known> + use<'a>> {
     let merged = Merged::new(readers(connection, target, &segments(connection, target)?));
     Ok(merged.filter_map(|history| match history {
-        Ok(history) => history.changes.last().and_then(|(_, entry)| *entry).map(|entry| Ok((history.path, entry))),
+        Ok(history) => {
+            history.changes.last().and_then(|(_, entry)| *entry).map(|entry| Ok((history.path, entry)))
+        }
         Err(error) => Some(Err(error)),
     }))
 }
@@ -218,7 +231,8 @@ impl<'a> SegmentWriter<'a> {
     }
 
     fn write(&mut self, block: &[u8]) -> Result<()> {
-        let mut statement = self.connection.prepare_cached("INSERT INTO blocks VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut statement =
+            self.connection.prepare_cached("INSERT INTO blocks VALUES (?1, ?2, ?3, ?4, ?5)")?;
         statement.execute(params![self.target.0, self.first, self.last, self.block, block])?;
         self.block += 1;
         Ok(())
@@ -235,7 +249,11 @@ struct SegmentReader<'a> {
     ended: bool,
 }
 
-fn readers<'a>(connection: &'a Connection, target: &TargetKey, segments: &[Segment]) -> Vec<SegmentReader<'a>> {
+fn readers<'a>(
+    connection: &'a Connection,
+    target: &TargetKey,
+    segments: &[Segment],
+) -> Vec<SegmentReader<'a>> {
     let reader = |segment: &Segment| SegmentReader {
         connection,
         target: target.clone(),
@@ -259,7 +277,8 @@ impl SegmentReader<'_> {
             return Ok(());
         };
         self.block += 1;
-        let block = decode_block(&payload).map_err(|error| CatalogError::Damaged(format!("paths: {error}")))?;
+        let block =
+            decode_block(&payload).map_err(|error| CatalogError::Damaged(format!("paths: {error}")))?;
         self.ready = block.into();
         Ok(())
     }
@@ -280,11 +299,13 @@ impl Iterator for SegmentReader<'_> {
 }
 
 pub(super) fn find(connection: &Connection, query: &FindQuery) -> Result<Found> {
-    let mut found = Found { unindexed: unindexed(connection, query.target.as_ref(), usize::MAX)?, ..Found::default() };
+    let mut found =
+        Found { unindexed: unindexed(connection, query.target.as_ref(), usize::MAX)?, ..Found::default() };
     let targets: Vec<TargetKey> = match &query.target {
         Some(target) => vec![target.clone()],
         None => {
-            let mut statement = connection.prepare_cached("SELECT DISTINCT target FROM indexed ORDER BY target")?;
+            let mut statement =
+                connection.prepare_cached("SELECT DISTINCT target FROM indexed ORDER BY target")?;
             let rows = statement.query_map([], |row| row.get(0).map(TargetKey))?;
             rows.collect::<rusqlite::Result<_>>()?
         }
@@ -298,7 +319,12 @@ pub(super) fn find(connection: &Connection, query: &FindQuery) -> Result<Found> 
             if !query.pattern.matches(&history.path) {
                 continue;
             }
-            let version = |(first, last, snapshots, entry)| Version { first: id(first), last: id(last), snapshots, entry };
+            let version = |(first, last, snapshots, entry)| Version {
+                first: id(first),
+                last: id(last),
+                snapshots,
+                entry,
+            };
             let versions: Vec<Version> = versions(&history, &ordinals).into_iter().map(version).collect();
             if versions.is_empty() {
                 continue;

@@ -11,7 +11,10 @@ mod tests;
 
 pub use open::Opened;
 
-use super::{Catalog, CatalogError, Fact, Filter, FindQuery, Found, PassedRow, PathChange, Rebuild, Result, RunRow, SnapshotRow};
+use super::{
+    Catalog, CatalogError, Fact, Filter, FindQuery, Found, PassedRow, PathChange, Rebuild, Result, RunRow,
+    SnapshotRow,
+};
 use crate::{
     record::{Drill, Event},
     words::{Position, RunId, SnapshotId, TargetKey},

@@ -106,7 +106,8 @@ pub(super) fn drills(connection: &Connection, filter: &Filter) -> Result<Vec<Dri
     // A drill is of a target, whatever plan backs it up where to.
     let filter = Filter { vault: None, plan: None, ..filter.clone() };
     let select = "SELECT body FROM drills";
-    Where::new(&filter, "", "at").rows(connection, select, "at DESC, target, kind", filter.max, |row| json(row, 0))
+    Where::new(&filter, "", "at")
+        .rows(connection, select, "at DESC, target, kind", filter.max, |row| json(row, 0))
 }
 
 fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {

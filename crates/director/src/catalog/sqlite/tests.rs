@@ -65,14 +65,18 @@ fn a_damaged_file_is_set_aside_with_a_note_and_an_empty_catalog_takes_its_place(
         }
         std::fs::write(&path, bytes).unwrap();
         let opened = SqliteCatalog::open(&path).unwrap();
-        assert!(opened.note.as_ref().is_some_and(|note| note.contains(".damaged-")), "{damage}: {:?}", opened.note);
+        assert!(
+            opened.note.as_ref().is_some_and(|note| note.contains(".damaged-")),
+            "{damage}: {:?}",
+            opened.note
+        );
         assert_eq!(opened.catalog.position().unwrap(), Position(0));
         drop(opened);
         std::fs::remove_file(&path).unwrap();
     }
-    let kept = std::fs::read_dir(&scratch.0).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().contains(".damaged-")
-    });
+    let kept = std::fs::read_dir(&scratch.0)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".damaged-"));
     assert_eq!(kept.count(), 3, "old damaged files make room");
 }
 
