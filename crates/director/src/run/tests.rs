@@ -219,6 +219,20 @@ fn a_snapshot_that_reached_the_vault_before_its_executor_died_counts() {
 }
 
 #[test]
+fn a_run_follows_a_service_that_is_moved_while_both_nodes_live() {
+    let mut site = Site::new(|_| {});
+    site.until("2026-11-23T23:00:01Z");
+    site.settle();
+    site.says(Place::Node(A), 1, 1, AttemptState::Working(Progress::default()));
+    site.observed.volumes.insert("data".into(), B);
+    site.observed.services.insert("db".into(), B);
+    site.goes_on(Span(5));
+    assert_eq!(starts(&site.settle()), [(Place::Node(B), 1, 2)]);
+    assert_eq!(site.records.runs[&RunId(1)].trouble.as_deref(), Some("its source is now at node b"));
+    assert_eq!(site.records.runs[&RunId(1)].failed, 0, "a move is no failure");
+}
+
+#[test]
 fn a_restarted_daemon_has_lost_its_attempt() {
     let mut site = Site::new(|_| {});
     site.until("2026-11-23T23:00:01Z");
