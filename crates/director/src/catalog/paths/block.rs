@@ -26,8 +26,8 @@ pub enum BlockError {
 }
 
 /// Writes histories into blocks.
-#[derive(Default)]
-pub(crate) struct BlockWriter {
+#[derive(Debug, Default)]
+pub struct BlockWriter {
     body: Vec<u8>,
     count: u64,
     first: Vec<u8>,

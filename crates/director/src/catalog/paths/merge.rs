@@ -4,11 +4,13 @@ use super::{History, PathEntry};
 use std::iter::Peekable;
 
 /// Histories of several segments, joined by path. Segments in ascending order of their ordinals.
-pub(crate) struct Merged<I: Iterator<Item = Result<History, E>>, E> {
+pub struct Merged<I: Iterator<Item = Result<History, E>>, E> {
     segments: Vec<Peekable<I>>,
 }
 
 impl<I: Iterator<Item = Result<History, E>>, E> Merged<I, E> {
+    /// Joins segments.
+    #[must_use]
     pub fn new(segments: Vec<I>) -> Self {
         Self { segments: segments.into_iter().map(Iterator::peekable).collect() }
     }
@@ -42,7 +44,7 @@ impl<I: Iterator<Item = Result<History, E>>, E> Iterator for Merged<I, E> {
 
 /// Drops changes that no living snapshot sees. `oldest`: no segment lies before these changes, so that nothing has to be
 /// marked as gone at their beginning. The newest change always stays: snapshots to come see it.
-pub(crate) fn prune(history: &mut History, living: &[u64], oldest: bool) {
+pub fn prune(history: &mut History, living: &[u64], oldest: bool) {
     let ends: Vec<u64> =
         history.changes.iter().skip(1).map(|(ordinal, _)| *ordinal).chain([u64::MAX]).collect();
     let last = history.changes.len().saturating_sub(1);
@@ -66,7 +68,8 @@ fn sees(living: &[u64], from: u64, until: u64) -> bool {
 }
 
 /// Versions of a path in living snapshots: first and last ordinal, how many, and what it is.
-pub(crate) fn versions(history: &History, living: &[u64]) -> Vec<(u64, u64, u64, PathEntry)> {
+#[must_use]
+pub fn versions(history: &History, living: &[u64]) -> Vec<(u64, u64, u64, PathEntry)> {
     let ends = history.changes.iter().skip(1).map(|(ordinal, _)| *ordinal).chain([u64::MAX]);
     let version = |((from, entry), until): (&(u64, Option<PathEntry>), u64)| {
         let entry = (*entry)?;

@@ -13,9 +13,9 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use block::BlockWriter;
+pub use block::BlockWriter;
 pub use block::{BLOCK_BYTES, BlockError, decode_block};
-pub(crate) use merge::{Merged, prune, versions};
+pub use merge::{Merged, prune, versions};
 pub use pattern::Pattern;
 
 use serde::{Deserialize, Serialize};
