@@ -85,6 +85,12 @@ impl Replica {
         }
     }
 
+    /// Whether its metadata was read.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.role != Role::Opening
+    }
+
     /// Grows whenever a dirty record changes, within one start of the replica.
     #[must_use]
     pub fn records_version(&self) -> u64 {

@@ -60,7 +60,7 @@ impl I4 {
             return;
         }
         // While it opens, its records are those on its disk.
-        if volume.replica.status().is_none() {
+        if !volume.replica.is_open() {
             return;
         }
         let towards =
@@ -70,9 +70,13 @@ impl I4 {
         let restarted = before.as_ref().is_some_and(|before| before.session != session);
         // Towards a replica without a record everything may differ: a new record begins with all, one that ends shrinks
         // nothing.
-        let everything = everything(node.areas[0].length());
+        let mut everything = None;
         for (peer, record) in &now.towards {
-            let before = before.as_ref().and_then(|before| before.towards.get(peer)).unwrap_or(&everything);
+            let known = before.as_ref().and_then(|before| before.towards.get(peer));
+            let before = match known {
+                Some(known) => known,
+                None => everything.get_or_insert_with(|| all(node.areas[0].length())),
+            };
             let holder = nodes.iter().find(|node| node.replica == Some(*peer));
             // Of a copy put in its place nothing is known; what it holds itself is judged when it goes on.
             let Some(holder) = holder.filter(|_| !(restarted && images.is_image(owner))) else { continue };
@@ -150,7 +154,7 @@ impl Left<'_> {
     }
 }
 
-fn everything(volume_bytes: u64) -> Record {
+fn all(volume_bytes: u64) -> Record {
     let extents = u32::try_from(volume_bytes.div_ceil(EXTENT)).unwrap_or(u32::MAX);
     (0..extents).map(|extent| (extent, [0xff; 128])).collect()
 }
@@ -178,7 +182,7 @@ fn unsettled(node: &Node) -> Vec<Range> {
 
 /// Whether a node's own records say that the block may differ from `peer`'s: as it runs, or as its disk has it.
 fn covers(node: &Node, peer: ReplicaId, offset: u64) -> bool {
-    match node.volume.as_ref().filter(|volume| volume.replica.status().is_some()) {
+    match node.volume.as_ref().filter(|volume| volume.replica.is_open()) {
         Some(volume) => volume.replica.may_differ(peer, offset),
         None => covered_on_disk(node, peer, offset),
     }
