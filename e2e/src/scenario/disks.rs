@@ -1,4 +1,4 @@
-//! The disk under one copy fails, fills up or stands still, while everything else is well.
+//! The disk under one copy fails while everything else is well.
 
 use super::stage::{PATIENCE, Stage};
 use crate::control;
@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 /// The copy's file, as the fault disk names it.
 const COPY: &str = "volumes/data/data";
-/// A disk that takes this long for every operation is no disk.
-const STALLED_MS: u64 = 20_000;
 /// How long a fault lasts at least, so that what follows from it is seen.
 const LASTING: Duration = Duration::from_secs(3);
 /// After this long with a copy that takes no writes nobody may call the volume protected.
@@ -29,7 +27,6 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     let faults = [
         ("write", format!("fail write {FOR_EVER} {COPY}")),
         ("flush", format!("fail flush {FOR_EVER} {COPY}")),
-        ("stall", format!("slow {STALLED_MS}")),
     ];
     for _ in 0..stage.rounds {
         for (name, fault) in &faults {

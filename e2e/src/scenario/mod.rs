@@ -72,7 +72,7 @@ checks! {
     "total-restart-faultdisk", 2, 20, Demo, deaths::total_restart_faultdisk,
         "the same on disks that lose, tear and reorder what was not flushed";
     "disk-faultdisk", 1, 5, Demo, disks::run,
-        "the disk under one copy fails or stands still: the service goes on with the other copy, and heals alone";
+        "the disk under one copy fails: the service goes on with the other copy, and heals alone";
     "old-image", 1, 3, Demo, old_image::run,
         "a copy replaced by yesterday's is never promoted, compared in full and reported";
     "old-voter", 1, 5, Demo, old_voter::run,

@@ -82,6 +82,8 @@ struct VolumeHere {
     status: Option<VolumeStatus>,
     /// Its first word arrived: what it is is known.
     heard: bool,
+    /// Its replica failed in use; it is started again when its users are gone.
+    failed: bool,
     cleaning: bool,
     suspended: bool,
 }

@@ -166,25 +166,26 @@ impl Core {
     fn volume_failed(&mut self, volume: &str) {
         let status = self.volumes.get(volume).and_then(|here| here.status.as_ref());
         if status.is_some_and(|status| status.device == DeviceState::Absent) {
-            self.restart(volume);
-        } else {
-            self.begin_take_down(volume);
+            return self.restart(volume);
         }
+        if let Some(here) = self.volumes.get_mut(volume) {
+            here.failed = true;
+        }
+        self.begin_take_down(volume);
     }
 
     /// Ends the volume's process, which is started again.
     fn restart(&self, volume: &str) {
         let (paths, volume) = (self.setup.paths.clone(), volume.to_owned());
         tokio::spawn(async move {
-            if let Err(problem) = volumes::ask(&paths, &volume, Request::Stop, ANSWER_LIMIT).await {
-                tracing::warn!(volume, %problem, "a failed replica cannot be restarted");
+            while let Err(problem) = volumes::ask(&paths, &volume, Request::Stop, ANSWER_LIMIT).await {
+                if problem.code == "volume-unreachable" {
+                    break;
+                }
+                tracing::warn!(volume, %problem, "a failed replica cannot be restarted yet");
+                tokio::time::sleep(TAKE_DOWN_AGAIN).await;
             }
         });
-    }
-
-    fn has_failed(&self, volume: &str) -> bool {
-        let status = self.volumes.get(volume).and_then(|here| here.status.as_ref());
-        status.and_then(|status| status.replica.as_ref()).is_some_and(|replica| replica.failed.is_some())
     }
 
     fn set_suspended(&mut self, volume: &str, suspended: bool) {
@@ -260,11 +261,13 @@ impl Core {
                 self.local.clean_up(&part.id, false);
             }
         }
-        if self.has_failed(volume) {
-            self.restart(volume);
-        }
-        if let Some(here) = self.volumes.get_mut(volume) {
+        let here = self.volumes.get_mut(volume);
+        let failed = here.is_some_and(|here| {
             here.cleaning = false;
+            std::mem::take(&mut here.failed)
+        });
+        if failed {
+            self.restart(volume);
         }
         self.note(volume, "is a secondary here again: its former users are gone", "");
         self.refresh_own_report();
