@@ -201,7 +201,9 @@ impl Segment {
         if size != (length + blocks_size) as u64 {
             return Err(VaultError::damaged(what, "it is not as long as it says"));
         }
-        if blocks_size <= RESIDENT_SIZE_MAX {
+        if blocks_size == 0 {
+            segment.resident = Some(Bytes::new());
+        } else if blocks_size <= RESIDENT_SIZE_MAX {
             let blocks = store.get_range(&path, segment.blocks_at, blocks_size)?;
             if *blake3::hash(&blocks).as_bytes() != segment.blocks_hash {
                 return Err(VaultError::damaged(what, "its checksum does not match"));
@@ -293,7 +295,8 @@ impl Segment {
             // Most blocks looked into hold no second copy: the entry is found before the block is decoded as a whole.
             let entries = self.entries_of(&bytes)?;
             let first = entries.partition_point(|entry| entry.id < *id);
-            for (at, entry) in entries.iter().enumerate().skip(first).take_while(|(_, entry)| entry.id == *id) {
+            for (at, entry) in entries.iter().enumerate().skip(first).take_while(|(_, entry)| entry.id == *id)
+            {
                 found(block * BLOCK_ENTRIES + at, *entry);
             }
         }
@@ -320,6 +323,7 @@ impl Segment {
     }
 
     /// Bytes of memory that it takes.
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.fences.len() * 8
             + self.filter.len()
@@ -381,7 +385,11 @@ mod tests {
     }
 
     fn packs() -> Vec<PackInfo> {
-        let info = |n| PackInfo { name: PackName { kind: Kind::Data, hash: [n; 32] }, writer: WriterId([n; 16]), size: 9 };
+        let info = |n| PackInfo {
+            name: PackName { kind: Kind::Data, hash: [n; 32] },
+            writer: WriterId([n; 16]),
+            size: 9,
+        };
         vec![info(1), info(2)]
     }
 
@@ -453,7 +461,10 @@ mod tests {
             let mut bytes = bytes.to_vec();
             bytes[at] ^= 1 << (at % 8);
             store.tamper(&name.path(DOMAIN), Some(bytes.into()));
-            assert!(matches!(Segment::load(&store, DOMAIN, name, size), Err(VaultError::Damaged { .. })), "byte {at}");
+            assert!(
+                matches!(Segment::load(&store, DOMAIN, name, size), Err(VaultError::Damaged { .. })),
+                "byte {at}"
+            );
         }
     }
 

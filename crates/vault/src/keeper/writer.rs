@@ -27,8 +27,13 @@ struct State {
 impl Writer {
     pub(crate) fn new(domain: DomainId, id: WriterId) -> Self {
         let pack = |kind| PackBuilder::new(kind, domain, id);
-        let state =
-            State { data: pack(Kind::Data), trees: pack(Kind::Tree), in_flight: 0, failures: 0, reason: None };
+        let state = State {
+            data: pack(Kind::Data),
+            trees: pack(Kind::Tree),
+            in_flight: 0,
+            failures: 0,
+            reason: None,
+        };
         Self { id, domain, state: Mutex::new(state), idle: Condvar::new() }
     }
 
