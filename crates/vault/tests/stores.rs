@@ -228,6 +228,23 @@ fn s3_as_s3s_fs_serves_it_conforms_or_is_refused() {
     }
 }
 
+/// `VAULT_TEST_S3="s3://BUCKET/PREFIX?endpoint=… KEY SECRET"` runs the suite against any server by hand.
+#[test]
+fn s3_as_a_server_of_your_choice_serves_it_conforms_or_is_refused() {
+    let Ok(text) = std::env::var("VAULT_TEST_S3") else {
+        println!("SKIPPED: VAULT_TEST_S3 names no server");
+        return;
+    };
+    let [url, key, secret] = text.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let place = anshin_vault::Place::parse(url).unwrap().with_credentials(key.into(), secret.into());
+    let store = place.store(false).unwrap();
+    match probe(&*store, 1) {
+        Ok(()) => conforms(store),
+        Err(VaultError::Unfit(why)) => println!("refused: {why}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn s3_without_a_server_says_so() {
     let store = s3(free_port(), "vaults", "v");

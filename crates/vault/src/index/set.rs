@@ -180,6 +180,21 @@ impl Index {
         Ok(kind)
     }
 
+    /// [`Self::own_kind`], if the object is durable.
+    pub(crate) fn own_stored_kind(
+        &self,
+        id: &ChunkId,
+        writer: WriterId,
+    ) -> Result<Option<SealedKind>, VaultError> {
+        let mut kind = None;
+        self.visit(id, |found| {
+            if found.writer == writer && matches!(found.place, Place::Stored(_)) {
+                kind = Some(found.kind);
+            }
+        })?;
+        Ok(kind)
+    }
+
     /// Remembers an object that is on its way; false if it is on its way or there already, as far as is known in memory.
     pub(crate) fn hold(&self, writer: WriterId, sealed: &Sealed) -> bool {
         let mut state = self.write();

@@ -35,7 +35,7 @@ impl Domain {
                 if known.contains(&id) || seen.contains(&id) {
                     continue;
                 }
-                match self.index.own_kind(&id, writer)? {
+                match self.index.own_stored_kind(&id, writer)? {
                     None => return Err(VaultError::Missing(id)),
                     Some(SealedKind::Object(Kind::Data)) => {}
                     Some(SealedKind::Object(Kind::Tree) | SealedKind::Alias) => {
