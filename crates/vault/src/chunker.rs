@@ -165,8 +165,8 @@ mod tests {
     /// The definition, byte by byte.
     fn cut_plainly(chunker: &Chunker, data: &[u8]) -> usize {
         let mut hash = 0u64;
-        for at in CHUNK_SIZE_MIN..data.len().min(CHUNK_SIZE_MAX) {
-            hash = (hash << 1).wrapping_add(chunker.gear[usize::from(data[at])]);
+        for (at, byte) in data.iter().enumerate().take(CHUNK_SIZE_MAX).skip(CHUNK_SIZE_MIN) {
+            hash = (hash << 1).wrapping_add(chunker.gear[usize::from(*byte)]);
             let mask = if at < CHUNK_SIZE_AVERAGE { MASK_BEFORE } else { MASK_AFTER };
             if hash & mask == 0 {
                 return at + 1;

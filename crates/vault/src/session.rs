@@ -345,7 +345,7 @@ impl Source for Session {
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Object>, VaultError> {
-        debug_assert!(READ_AT_ONCE <= GET_MAX);
+        const { assert!(READ_AT_ONCE <= GET_MAX) };
         let mut all = Vec::with_capacity(ids.len());
         for group in ids.chunks(READ_AT_ONCE) {
             let sealed = self.keeper.get(group)?;

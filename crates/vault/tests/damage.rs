@@ -1,4 +1,5 @@
 //! I14: a flipped bit in any byte of a small vault is detected and named.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -57,7 +58,7 @@ fn check_named(store: FaultStore, clock: &TestClock, keys: &anshin_vault::Domain
     let context = format!("byte {at} of {name}");
     let options = anshin_vault::Options { grace: 10, ..options(clock) };
     let vault = Vault::open(Arc::new(store), options).expect(&context);
-    let with_key = at % 2 == 0;
+    let with_key = at.is_multiple_of(2);
     let keys_given = if with_key { vec![keys.clone()] } else { Vec::new() };
     let report = vault.verify(&VerifyOptions { keys: keys_given }).expect(&context);
     let own = name.rsplit('/').next().unwrap();

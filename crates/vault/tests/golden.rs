@@ -1,4 +1,5 @@
 //! Vaults of every format version that was ever written are opened, verified and restored.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

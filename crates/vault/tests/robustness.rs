@@ -1,5 +1,6 @@
 //! Processes die at every operation of the storage, storages fill up, two writers and garbage collection run at once: what
 //! was sealed is restored byte for byte, and the next backup succeeds.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! One suite for every storage.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A vault as those see it who use it: what was backed up is restored, whatever happens in between.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

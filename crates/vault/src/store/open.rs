@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn places_are_read() {
         assert!(
-            matches!(Place::parse("/srv/vault").unwrap(), Place::Directory(path) if path == PathBuf::from("/srv/vault"))
+            matches!(Place::parse("/srv/vault").unwrap(), Place::Directory(path) if path == *"/srv/vault")
         );
         assert!(
-            matches!(Place::parse("file:///srv/v").unwrap(), Place::Directory(path) if path == PathBuf::from("/srv/v"))
+            matches!(Place::parse("file:///srv/v").unwrap(), Place::Directory(path) if path == *"/srv/v")
         );
         let Place::Bucket(options) =
             Place::parse("s3://b/a/c/?endpoint=http://127.0.0.1:9/&region=eu").unwrap()

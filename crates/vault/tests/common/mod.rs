@@ -1,5 +1,5 @@
 //! A small world around a vault: file trees of a made-up kind, backed up and restored through the public interface.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use anshin_vault::keeper::vault::Clock;
 use anshin_vault::store::Store;
