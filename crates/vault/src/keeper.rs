@@ -3,12 +3,14 @@
 pub(crate) mod domain;
 pub mod gc;
 pub mod handle;
+pub(crate) mod marker;
 pub(crate) mod read;
+pub mod report;
 pub(crate) mod rounds;
 pub(crate) mod snapshots;
 pub(crate) mod upload;
 pub mod vault;
-pub mod verify;
+mod verify;
 pub(crate) mod walk;
 pub(crate) mod writer;
 

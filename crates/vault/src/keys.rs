@@ -1,7 +1,7 @@
 //! The keys of a key domain, which only those hold who own the data.
 //!
 //! A domain has one random secret of 32 bytes. Everything else is derived from it with BLAKE3's key derivation, so that
-//! one wrapped secret (see [`file`]) is all that must be kept.
+//! one wrapped secret (see [`mod@file`]) is all that must be kept.
 
 pub mod file;
 pub mod recovery;

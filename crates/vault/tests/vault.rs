@@ -237,6 +237,11 @@ fn i13_nothing_is_collected_while_a_snapshot_cannot_be_read() {
     let before = vault.size().unwrap().packs;
     assert!(matches!(vault.gc(), Err(VaultError::Refused(_))));
     assert_eq!(vault.size().unwrap().packs, before);
+    // An administrator who gives the damaged one up lets it go on; even a damaged mark of forgetting is put right.
+    store.tamper(&name.replace("snapshots/", "forgotten/"), Some(b"rot".to_vec().into()));
+    vault.forget(keys(1).domain(), kept.record.id).unwrap();
+    assert!(vault.gc().unwrap().packs_deleted > 0);
+    assert_eq!(vault.size().unwrap().packs, 0);
 }
 
 #[test]

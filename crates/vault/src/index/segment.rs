@@ -3,21 +3,19 @@
 //! A head that is kept in memory (packs, one fence per block, filter) and blocks of 4,096 bytes that are read when a
 //! lookup needs them. The name is the hash of the head, which holds the hash of all blocks; each block has a checksum of its own.
 
+pub(crate) use super::block::Entry;
+use super::block::{BLOCK_ENTRIES, BLOCK_SIZE, count_of, decode_block, encode_block, entry_of, id_of};
 use super::filter;
 use crate::coder::{Reader, hex, unhex};
 use crate::keys::DomainId;
 use crate::object::{ChunkId, VaultError};
 use crate::pack::{PackName, WriterId};
-use crate::seal::SealedKind;
 use crate::store::Store;
 use bytes::Bytes;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"anvindx1";
 const VERSION: u16 = 1;
-pub(crate) const BLOCK_SIZE: usize = 4096;
-const ENTRY_SIZE: usize = 48;
-pub(crate) const BLOCK_ENTRIES: usize = 84;
 const PACK_ROW_SIZE: usize = 1 + 32 + 16 + 8;
 /// Most entries of one segment: 48 MB are built in memory at once.
 pub(crate) const SEGMENT_ENTRIES_MAX: usize = 1 << 20;
@@ -50,16 +48,6 @@ pub(crate) struct PackInfo {
     pub name: PackName,
     pub writer: WriterId,
     pub size: u64,
-}
-
-/// One object in one pack. `pack` is the place in the list of packs beside it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Entry {
-    pub id: ChunkId,
-    pub pack: u32,
-    pub offset: u32,
-    pub length: u32,
-    pub kind: u8,
 }
 
 /// What ties segments together that were written as one: all parts of a run count, or none.
@@ -134,52 +122,6 @@ pub(crate) fn build(
     head[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
     let name = SegmentName(*blake3::hash(&head).as_bytes());
     (name, vec![head.into(), blocks.into()])
-}
-
-fn encode_block(group: &[Entry], out: &mut Vec<u8>) {
-    let start = out.len();
-    for entry in group {
-        out.extend_from_slice(&entry.id.0);
-        out.extend_from_slice(&entry.pack.to_le_bytes());
-        out.extend_from_slice(&entry.offset.to_le_bytes());
-        out.extend_from_slice(&entry.length.to_le_bytes());
-        out.extend_from_slice(&[entry.kind, 0, 0, 0]);
-    }
-    out.resize(start + BLOCK_SIZE - 6, 0);
-    let count = u16::try_from(group.len()).expect("invariant: a block holds 84");
-    out.extend_from_slice(&count.to_le_bytes());
-    let sum = crc32c::crc32c(&out[start..]);
-    out.extend_from_slice(&sum.to_le_bytes());
-}
-
-/// Number of entries of a block; None if the block is not what was written. `checked` says that its checksum was compared before.
-fn count_of(block: &[u8], checked: bool) -> Option<usize> {
-    let body = block.get(..BLOCK_SIZE - 4)?;
-    if block.len() != BLOCK_SIZE
-        || (!checked && crc32c::crc32c(body).to_le_bytes() != block[BLOCK_SIZE - 4..])
-    {
-        return None;
-    }
-    let count = usize::from(u16::from_le_bytes([body[BLOCK_SIZE - 6], body[BLOCK_SIZE - 5]]));
-    (count <= BLOCK_ENTRIES).then_some(count)
-}
-
-fn id_of(block: &[u8], place: usize) -> &[u8] {
-    &block[place * ENTRY_SIZE..place * ENTRY_SIZE + 32]
-}
-
-/// One entry of a block whose count covers it; None if it names what there is not.
-fn entry_of(block: &[u8], place: usize, packs: usize) -> Option<Entry> {
-    let row = block.get(place * ENTRY_SIZE..(place + 1) * ENTRY_SIZE)?;
-    let number = |at: usize| Some(u32::from_le_bytes(row.get(at..at + 4)?.try_into().ok()?));
-    let id = ChunkId(row[..32].try_into().ok()?);
-    let entry = Entry { id, pack: number(32)?, offset: number(36)?, length: number(40)?, kind: row[44] };
-    SealedKind::from_code(entry.kind)?;
-    ((entry.pack as usize) < packs).then_some(entry)
-}
-
-fn decode_block(block: &[u8], packs: usize) -> Option<Vec<Entry>> {
-    (0..count_of(block, false)?).map(|place| entry_of(block, place, packs)).collect()
 }
 
 impl Segment {

@@ -4,12 +4,12 @@
 //! sees; only then it is asked once more what sessions, intents and snapshots need. Who decides to reuse an object says so first
 //! and looks for condemned packs afterwards. Whichever comes second sees the other.
 
-use super::domain::{Domain, prefix};
-use super::read::Copies;
+use super::domain::Domain;
+use super::marker::{Marker, Usage};
 use super::rounds::{self, Round, Verdict};
 use crate::index::merge;
 use crate::index::segment::{Entry, PackInfo, Segment};
-use crate::index::set::{Place, stored};
+use crate::index::set::Place;
 use crate::object::{ChunkId, Kind, VaultError};
 use crate::pack::{PackBuilder, PackName, WriterId};
 use crate::seal::SealedKind;
@@ -27,8 +27,6 @@ const SMALL_PACKS_MAX: usize = 16;
 const REWRITTEN_MAX: usize = 1024;
 /// Rounds that are abandoned because a session came in between, before leaving it to the next collection.
 const TRIES: usize = 3;
-/// Trees read at once.
-const TREES_AT_ONCE: usize = 64;
 
 /// What a collection did.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -124,11 +122,13 @@ impl Domain {
     /// Removes snapshots whose time after forgetting is over, and what dead keepers left of seals.
     fn expire(&self, report: &mut GcReport) -> Result<(), VaultError> {
         let (now, delay) = (self.now(), self.shared.options.forget_delay);
-        for snapshot in self.snapshots()?.good {
-            if snapshot.forgotten.is_some_and(|time| now >= time.saturating_add(delay)) {
+        let all = self.snapshots()?;
+        let good = all.good.iter().map(|snapshot| (snapshot.record.id, snapshot.forgotten));
+        for (id, forgotten) in good.chain(all.bad.iter().map(|(id, _, forgotten)| (*id, *forgotten))) {
+            if forgotten.is_some_and(|time| now >= time.saturating_add(delay)) {
                 // The snapshot before its mark: a mark alone means nothing.
-                self.store().delete(&snapshot.record.id.path(self.id))?;
-                self.store().delete(&snapshot.record.id.forgotten_path(self.id))?;
+                self.store().delete(&id.path(self.id))?;
+                self.store().delete(&id.forgotten_path(self.id))?;
                 report.snapshots_removed += 1;
             }
         }
@@ -146,7 +146,7 @@ impl Domain {
         let pins = self.all_pins();
         let intents = self.intents()?;
         let snapshots = self.snapshots()?;
-        if let Some((id, error)) = snapshots.bad.first() {
+        if let Some((id, error, _)) = snapshots.bad.first() {
             return Err(VaultError::Refused(format!(
                 "nothing is collected while it is unknown what snapshot {id} needs: {error}"
             )));
@@ -315,190 +315,4 @@ impl Domain {
 fn stored_of(pack: PackInfo, entry: &Entry) -> Place {
     let kind = SealedKind::from_code(entry.kind).expect("invariant: checked when the block was read");
     Place::Stored(crate::index::set::Stored { pack, offset: entry.offset, length: entry.length, kind })
-}
-
-/// How much of a pack is needed.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    pack: PackInfo,
-    live: u64,
-    dead: u64,
-}
-
-/// Finds what is live: one bit for each entry of the segments there were when it began. Objects that came later lie in packs
-/// that are not judged.
-struct Marker<'a> {
-    domain: &'a Domain,
-    segments: Arc<Vec<Arc<Segment>>>,
-    bits: Vec<Vec<u64>>,
-    /// Visited objects that are in none of the segments.
-    outside: HashSet<ChunkId>,
-    /// Needed by a snapshot and not there.
-    missing: Vec<ChunkId>,
-    condemned: HashSet<PackName>,
-    /// Something newly found to be live lies in condemned packs only.
-    conflict: bool,
-}
-
-impl<'a> Marker<'a> {
-    fn new(domain: &'a Domain) -> Self {
-        let segments = domain.index.segments();
-        let bits = segments
-            .iter()
-            .map(|segment| vec![0; segment.entries.next_multiple_of(84).div_ceil(64)])
-            .collect();
-        Self {
-            domain,
-            segments,
-            bits,
-            outside: HashSet::new(),
-            missing: Vec::new(),
-            condemned: HashSet::new(),
-            conflict: false,
-        }
-    }
-
-    /// An error if something that a snapshot needs is missing.
-    fn complete(&self) -> Result<(), VaultError> {
-        match self.missing.first() {
-            None => Ok(()),
-            Some(id) => Err(VaultError::Refused(format!(
-                "nothing is collected while {} objects that snapshots need are missing or damaged, the first is {id}",
-                self.missing.len()
-            ))),
-        }
-    }
-
-    /// Marks all that is reachable. `needed` says that what is not there is missed.
-    fn mark(&mut self, roots: Vec<ChunkId>, needed: bool) -> Result<(), VaultError> {
-        let mut waiting = roots;
-        while !waiting.is_empty() && !self.conflict {
-            let mut trees = Vec::new();
-            for id in std::mem::take(&mut waiting) {
-                if let Some(true) = self.visit(&id, needed)? {
-                    trees.push(id);
-                }
-            }
-            // Depth first in groups: the list of what waits stays short in a wide tree.
-            for group in trees.chunks(TREES_AT_ONCE) {
-                self.children(group, needed, &mut waiting)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn children(
-        &mut self,
-        trees: &[ChunkId],
-        needed: bool,
-        waiting: &mut Vec<ChunkId>,
-    ) -> Result<(), VaultError> {
-        match self.domain.read_many(trees, Copies::All) {
-            Ok(read) => read.iter().for_each(|sealed| waiting.extend(sealed.refs())),
-            Err(VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_)) => {
-                for id in trees {
-                    match self.domain.read_any(id, Copies::All) {
-                        Ok(sealed) => waiting.extend(sealed.refs()),
-                        Err(
-                            VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_),
-                        ) => {
-                            if needed {
-                                self.missing.push(*id);
-                            }
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Marks one object: None if it was marked before or is not there, otherwise whether it is a tree.
-    fn visit(&mut self, id: &ChunkId, needed: bool) -> Result<Option<bool>, VaultError> {
-        let (mut new, mut known, mut tree, mut safe) = (false, false, false, false);
-        for (segment, bits) in self.segments.iter().zip(&mut self.bits) {
-            segment.find(self.domain.store(), id, |at, entry| {
-                known = true;
-                let (word, bit) = (at / 64, 1 << (at % 64));
-                new |= bits[word] & bit == 0;
-                bits[word] |= bit;
-                tree |= entry.kind == Kind::Tree.code();
-                safe |= !self.condemned.contains(&segment.packs[entry.pack as usize].name);
-            })?;
-        }
-        if known && (!new || safe) {
-            return Ok(new.then_some(tree));
-        }
-        // Put since the marking began, or only in condemned packs as far as the segments know.
-        let copies = self.domain.index.copies(id, WriterId::MIN)?;
-        if copies.is_empty() {
-            self.conflict |= known;
-            if !known && needed {
-                self.missing.push(*id);
-            }
-            return Ok(None);
-        }
-        tree |= copies.iter().any(|found| found.kind == SealedKind::Object(Kind::Tree));
-        Ok((self.outside.insert(*id) || (known && new)).then_some(tree))
-    }
-
-    /// The objects of the segments that sessions were told are there.
-    fn pinned(&self, pins: &HashSet<u64>) -> Result<Vec<ChunkId>, VaultError> {
-        let mut found = Vec::new();
-        if pins.is_empty() {
-            return Ok(found);
-        }
-        for segment in self.segments.iter() {
-            for entry in segment.scan(self.domain.store()) {
-                let id = entry?.id;
-                if pins.contains(&prefix(&id)) {
-                    found.push(id);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Calls `each` with every entry, its pack, and whether it is live.
-    fn entries(&self, mut each: impl FnMut(PackInfo, Entry, bool)) -> Result<(), VaultError> {
-        for (segment, bits) in self.segments.iter().zip(&self.bits) {
-            for (at, entry) in segment.scan(self.domain.store()).enumerate() {
-                let entry = entry?;
-                let live = bits[at / 64] & (1 << (at % 64)) != 0;
-                each(stored(segment, &entry).pack, entry, live);
-            }
-        }
-        Ok(())
-    }
-
-    /// How much of each pack is live. Packs that must not be relied on anyway are left out.
-    fn usage(&self) -> Result<HashMap<PackName, Usage>, VaultError> {
-        let avoided = self.domain.index.avoided();
-        let mut packs: HashMap<PackName, Usage> = HashMap::new();
-        self.entries(|pack, entry, live| {
-            if avoided.packs.contains(&pack.name) {
-                return;
-            }
-            let usage = packs.entry(pack.name).or_insert(Usage { pack, live: 0, dead: 0 });
-            let length = u64::from(entry.length);
-            if live {
-                usage.live += length;
-            } else {
-                usage.dead += length;
-            }
-        })?;
-        Ok(packs)
-    }
-
-    fn live_in(&self, packs: &HashSet<PackName>) -> Result<Vec<(PackInfo, Entry)>, VaultError> {
-        let mut found = Vec::new();
-        self.entries(|pack, entry, live| {
-            if live && packs.contains(&pack.name) {
-                found.push((pack, entry));
-            }
-        })?;
-        Ok(found)
-    }
 }

@@ -13,8 +13,8 @@ const VERSION: u16 = 1;
 pub(crate) struct Snapshots {
     /// In the order they were sealed.
     pub good: Vec<Snapshot>,
-    /// Snapshots that cannot be read, and why.
-    pub bad: Vec<(SnapshotId, VaultError)>,
+    /// Snapshots that cannot be read, why, and when they were forgotten.
+    pub bad: Vec<(SnapshotId, VaultError, Option<u64>)>,
     /// Marks of forgetting that cannot be read: they do not count.
     pub bad_marks: Vec<SnapshotId>,
 }
@@ -66,7 +66,7 @@ impl Domain {
                 Ok(snapshot) => {
                     all.good.push(Snapshot { forgotten: forgotten.get(&id).copied(), ..snapshot });
                 }
-                Err(error) => all.bad.push((id, error)),
+                Err(error) => all.bad.push((id, error, forgotten.get(&id).copied())),
             }
         }
         all.good.sort_by_key(|snapshot| (snapshot.sealed, snapshot.record.id));
@@ -87,8 +87,14 @@ impl Domain {
 
     pub(crate) fn forget(&self, id: SnapshotId) -> Result<(), VaultError> {
         self.store().get(&id.path(self.id))?;
-        match self.store().put(&id.forgotten_path(self.id), &[encode_forgotten(self.now()).into()]) {
-            Err(VaultError::Exists(_)) => Ok(()),
+        let path = id.forgotten_path(self.id);
+        let put = || self.store().put(&path, &[encode_forgotten(self.now()).into()]);
+        match put() {
+            Err(VaultError::Exists(_)) => match decode_forgotten(&self.store().get(&path)?, id) {
+                Ok(_) => Ok(()),
+                // A damaged mark does not count.
+                Err(_) => self.store().delete(&path).and_then(|()| put()),
+            },
             result => result,
         }
     }

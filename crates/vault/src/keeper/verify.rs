@@ -3,6 +3,7 @@
 
 use super::domain::Domain;
 use super::read::Copies;
+use super::report::{DamagedSnapshot, Finding, VerifyOptions, VerifyReport};
 use super::rounds;
 use super::snapshots::decode_forgotten;
 use super::vault::{DESCRIPTORS, Descriptor, Vault};
@@ -13,84 +14,13 @@ use crate::keys::{DomainId, DomainKeys};
 use crate::object::{ChunkId, VaultError};
 use crate::pack::{Contents, HEADER_SIZE, PACK_SIZE_MAX, PackName, Row};
 use crate::seal::{Sealed, SealedKind};
-use crate::snapshot::{Snapshot, SnapshotId};
+use crate::snapshot::SnapshotId;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Packs read at once; each is in memory as a whole.
 const THREADS_MAX: usize = 4;
-
-/// How thoroughly to look.
-#[derive(Clone, Default, Debug)]
-pub struct VerifyOptions {
-    /// Keys of the domains whose contents are to be decrypted and compared with their ids.
-    pub keys: Vec<DomainKeys>,
-}
-
-/// Something that is not as it was written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// What, in words that name it: `pack t-…`, `snapshot …`, `index`, `key file of …`, `the vault's descriptor`.
-    pub what: String,
-    /// What is wrong with it.
-    pub why: String,
-    /// The key domain it belongs to.
-    pub domain: Option<DomainId>,
-    /// True if it was put right.
-    pub repaired: bool,
-    /// Objects that are lost by it: no intact copy is left.
-    pub lost: Vec<ChunkId>,
-}
-
-/// A snapshot that cannot be restored as a whole.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DamagedSnapshot {
-    /// Its key domain.
-    pub domain: DomainId,
-    /// The snapshot.
-    pub snapshot: Snapshot,
-    /// The objects that it needs and that are lost. Who has the key and knows the trees names the files.
-    pub lost: Vec<ChunkId>,
-}
-
-/// What a verification came to.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct VerifyReport {
-    /// Everything that is not as it was written.
-    pub findings: Vec<Finding>,
-    /// Snapshots that cannot be restored as a whole.
-    pub snapshots: Vec<DamagedSnapshot>,
-    /// Packs read.
-    pub packs: u64,
-    /// Objects compared with their checks.
-    pub objects: u64,
-    /// Objects compared with their ids.
-    pub objects_decrypted: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Snapshots walked.
-    pub snapshots_walked: u64,
-}
-
-impl VerifyReport {
-    /// Whether everything is as it was written, or was put right without loss.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.snapshots.is_empty() && self.findings.iter().all(|finding| finding.repaired)
-    }
-
-    fn find(
-        &mut self,
-        domain: Option<DomainId>,
-        what: impl Into<String>,
-        why: impl ToString,
-        repaired: bool,
-    ) {
-        let (what, why) = (what.into(), why.to_string());
-        self.findings.push(Finding { what, why, domain, repaired, lost: Vec::new() });
-    }
-}
 
 fn is_damage(error: &VaultError) -> bool {
     matches!(error, VaultError::Damaged { .. } | VaultError::Version { .. } | VaultError::TooLarge { .. })
@@ -402,7 +332,7 @@ impl Domain {
     /// Walks all snapshots, and names those that need something lost.
     fn verify_snapshots(&self, report: &mut VerifyReport) -> Result<(), VaultError> {
         let snapshots = self.snapshots()?;
-        for (id, error) in snapshots.bad {
+        for (id, error, _) in snapshots.bad {
             report.find(Some(self.id), format!("snapshot {id}"), error, false);
         }
         // What was found whole below one snapshot is whole below the others.
