@@ -69,7 +69,9 @@ fn a_fio_load_over_nbd_is_verified_at_depth_16() {
 
 #[test]
 fn the_block_device_carries_a_verified_load_and_a_file_system() {
-    if !devices() || !installed(&["fio", "mkfs.ext4", "fsck.ext4"]) {
+    if !devices("the_block_device_carries_a_verified_load_and_a_file_system")
+        || !installed(&["fio", "mkfs.ext4", "fsck.ext4"])
+    {
         return;
     }
     let scratch = Scratch::new("loop");
@@ -96,7 +98,9 @@ fn the_block_device_carries_a_verified_load_and_a_file_system() {
 
 #[test]
 fn a_file_system_survives_a_killed_process_and_the_old_device_goes_away() {
-    if !devices() || !installed(&["mkfs.ext4", "fsck.ext4"]) {
+    if !devices("a_file_system_survives_a_killed_process_and_the_old_device_goes_away")
+        || !installed(&["mkfs.ext4", "fsck.ext4"])
+    {
         return;
     }
     let scratch = Scratch::new("crash");
@@ -123,6 +127,26 @@ fn a_file_system_survives_a_killed_process_and_the_old_device_goes_away() {
         must("fsck.ext4", &["-fn", &volume.device()]);
     }
     volume.stop();
+}
+
+#[test]
+fn trimmed_blocks_read_as_zeroes_and_keep_their_space() {
+    if !installed(&["qemu-io"]) {
+        return;
+    }
+    let scratch = Scratch::new("trim");
+    let mut volume = Volume::create(&scratch.0, "data", "64M", &["--no-device"]);
+    volume.start();
+    let uri = volume.nbd_uri();
+    must("qemu-io", &["-f", "raw", "-c", "write -P 7 0 48M", "-c", "discard 8M 16M", "-c", "flush", &uri]);
+    must(
+        "qemu-io",
+        &["-f", "raw", "-c", "read -P 7 0 8M", "-c", "read -P 0 8M 16M", "-c", "read -P 7 24M 24M", &uri],
+    );
+    volume.stop();
+    let found = fs::metadata(volume.data()).unwrap();
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&found);
+    assert!(blocks * 512 >= 64 << 20, "a later write into trimmed blocks cannot meet a full disk: {blocks}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(crate) mod snapshots;
 pub(crate) mod upload;
 pub mod vault;
 mod verify;
-pub(crate) mod walk;
+pub mod walk;
 pub(crate) mod writer;
 
 use crate::keys::DomainId;

@@ -29,6 +29,7 @@ pub use keeper::gc::GcReport;
 pub use keeper::handle::Handle;
 pub use keeper::report::{DamagedSnapshot, Finding, VerifyOptions, VerifyReport};
 pub use keeper::vault::{Options, Vault, VaultSize};
+pub use keeper::walk::Reach;
 pub use keeper::{Keeper, Reading, Rights};
 pub use keys::file::{KeyFile, NewDomain, Secret};
 pub use keys::recovery::RecoveryKey;

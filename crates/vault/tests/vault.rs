@@ -31,6 +31,9 @@ fn i12_what_was_backed_up_is_restored_byte_for_byte() {
     let report = vault.verify(&VerifyOptions { keys: vec![keys(1)] }).unwrap();
     assert!(report.is_good() && report.findings.is_empty(), "{report:?}");
     assert_eq!((report.snapshots_walked, report.objects), (1, report.objects_decrypted));
+    // All objects of the vault belong to the one snapshot, and counting them takes no key.
+    let reach = vault.reach(keys(1).domain(), made.record.id).unwrap();
+    assert_eq!((reach.objects, reach.stored_bytes), (report.objects, made.record.stats.new_bytes));
 }
 
 #[test]

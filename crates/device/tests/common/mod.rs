@@ -8,6 +8,7 @@
 
 pub mod ledger;
 
+use anshin_base::testing::{Namespace, in_namespaces};
 use anshin_device::control::{Client, Reply, Request, VolumeStatus};
 use std::{
     fs::File,
@@ -150,6 +151,13 @@ impl Volume {
         must("kill", &[if frozen { "-STOP" } else { "-CONT" }, &pid]);
     }
 
+    /// Time on a processor so far.
+    pub fn processor_time(&self) -> Duration {
+        let pid = self.child.as_ref().unwrap().id();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.map(|thread| nanoseconds_run(&thread.unwrap().path())).sum()
+    }
+
     pub fn stop(&mut self) {
         self.ask(Request::Stop).unwrap();
         let status = self.child.take().unwrap().wait().unwrap();
@@ -169,6 +177,11 @@ impl Drop for Volume {
     }
 }
 
+fn nanoseconds_run(thread: &Path) -> Duration {
+    let text = std::fs::read_to_string(thread.join("schedstat")).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
 /// Whether all of these programs are installed; says so if not.
 pub fn installed(programs: &[&str]) -> bool {
     programs.iter().all(|program| {
@@ -183,14 +196,15 @@ pub fn installed(programs: &[&str]) -> bool {
     })
 }
 
-/// Whether a block device can be made here; says so if not.
-pub fn devices() -> bool {
+/// Whether the test of this name can make a block device here, with mounts of its own; says so if not. Outside of its mount
+/// namespace it runs the test again inside and gives false.
+pub fn devices(test: &str) -> bool {
     let open = |path| File::options().read(true).write(true).open(path).is_ok();
-    let possible = open("/dev/fuse") && open("/dev/loop-control");
-    if !possible {
+    if !open("/dev/fuse") || !open("/dev/loop-control") {
         eprintln!("skipped: FUSE or loop devices cannot be used here");
+        return false;
     }
-    possible
+    in_namespaces(test, &[Namespace::Mount])
 }
 
 /// Runs a program to its end and requires success.

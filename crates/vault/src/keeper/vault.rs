@@ -5,6 +5,7 @@ use super::domain::{Domain, Shared};
 use super::gc::GcReport;
 use super::handle::Handle;
 use super::upload::Uploader;
+use super::walk::Reach;
 use crate::coder::{Reader, checked, close, hex};
 use crate::keys::DomainId;
 use crate::keys::file::KeyFile;
@@ -246,6 +247,17 @@ impl Vault {
             all.extend(self.domain(id)?.snapshots()?.good.into_iter().map(|snapshot| (id, snapshot)));
         }
         Ok(all)
+    }
+
+    /// Counts what a snapshot refers to; takes no key.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Missing`], [`VaultError::Damaged`].
+    pub fn reach(&self, domain: DomainId, id: SnapshotId) -> Result<Reach, VaultError> {
+        let domain = self.domain(domain)?;
+        let bytes = domain.store().get(&id.path(domain.id))?;
+        let root = Snapshot::decode(id, &bytes)?.record.root;
+        domain.retry(|| domain.reach(root))
     }
 
     /// Marks a snapshot as forgotten; it is removed by garbage collection after the delay.

@@ -2,6 +2,7 @@
 
 use super::domain::Domain;
 use super::read::Copies;
+use crate::index::set::Place;
 use crate::object::{ChunkId, Kind, VaultError};
 use crate::pack::WriterId;
 use crate::seal::SealedKind;
@@ -9,6 +10,17 @@ use std::collections::HashSet;
 
 /// Trees read at once: their references stay within some megabytes.
 const TREES_AT_ONCE: usize = 64;
+
+/// How much a snapshot refers to. What several snapshots share counts for each.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Reach {
+    /// Objects.
+    pub objects: u64,
+    /// Those of them that are trees.
+    pub trees: u64,
+    /// Their bytes as stored: compressed and encrypted.
+    pub stored_bytes: u64,
+}
 
 impl Domain {
     /// Checks that all that is reachable from `root` is there as the word of `writer`, except for what is
@@ -58,6 +70,35 @@ impl Domain {
             level = self.children(&trees, copies)?;
         }
         Ok(())
+    }
+
+    /// Counts what is reachable from `root`, without a key.
+    pub(crate) fn reach(&self, root: ChunkId) -> Result<Reach, VaultError> {
+        let mut reach = Reach::default();
+        let mut seen: HashSet<ChunkId> = HashSet::new();
+        let mut level = vec![root];
+        while !level.is_empty() {
+            let mut trees = Vec::new();
+            for id in level {
+                if !seen.insert(id) {
+                    continue;
+                }
+                let copies = self.index.copies(&id, WriterId::MIN)?;
+                let found = copies.iter().find(|found| found.kind != SealedKind::Alias);
+                let found = found.ok_or(VaultError::Missing(id))?;
+                reach.objects += 1;
+                reach.stored_bytes += match &found.place {
+                    Place::Held(sealed) => sealed.bytes().len() as u64,
+                    Place::Stored(stored) => u64::from(stored.length),
+                };
+                if found.kind == SealedKind::Object(Kind::Tree) {
+                    reach.trees += 1;
+                    trees.push(id);
+                }
+            }
+            level = self.children(&trees, Copies::All)?;
+        }
+        Ok(reach)
     }
 
     /// All that these objects refer to, each once.
