@@ -228,6 +228,31 @@ fn i13_what_a_running_backup_was_told_is_there_is_never_collected() {
 }
 
 #[test]
+fn i13_no_tree_outlives_what_it_refers_to() {
+    let (_, _, vault) = world();
+    let writer = session(&vault, &keys(1), "alpha");
+    let data = |n: u64| writer.put(Kind::Data, &[], &Numbers(n).bytes(3000)).unwrap();
+    // Two directories beside each other in one pack of trees, of which the second snapshot keeps one.
+    let lost = writer.put(Kind::Tree, &[data(1), data(2), data(3)], b"lost").unwrap();
+    let kept = writer.put(Kind::Tree, &[data(4), data(5), data(6)], b"kept").unwrap();
+    let both = writer.put(Kind::Tree, &[lost, kept], b"both").unwrap();
+    let first = writer.seal(draft(both)).unwrap();
+    let one = writer.put(Kind::Tree, &[kept], b"one").unwrap();
+    let second = writer.seal(draft(one)).unwrap();
+    drop(writer);
+    vault.forget(keys(1).domain(), first.record.id).unwrap();
+    assert!(vault.gc().unwrap().bytes_deleted > 6000);
+    for _ in 0..2 {
+        let later = session(&vault, &keys(1), "alpha");
+        // A backup that finds a directory there need not look below it.
+        assert_eq!(later.has_many(&[lost, both, kept, one]).unwrap(), [false, false, true, true]);
+        later.seal(draft(second.record.root)).unwrap();
+        drop(later);
+        vault.rebuild_index().unwrap();
+    }
+}
+
+#[test]
 fn i13_nothing_is_collected_while_a_snapshot_cannot_be_read() {
     let (store, _, vault) = world();
     let old = backup(&session(&vault, &keys(1), "alpha"), &files(&mut Numbers(9), 50)).unwrap();

@@ -133,7 +133,7 @@ impl Domain {
     /// looked into, packs that are gone are no longer relied on.
     pub(crate) fn refresh(&self) -> Result<(), VaultError> {
         let mut seen = lock(&self.refreshing);
-        let (rounds, _) = rounds::load(self.store(), self.id)?;
+        let (rounds, _) = rounds::load(self.store(), self.id, &seen)?;
         let of = |wanted: fn(Option<Verdict>) -> bool| -> HashSet<PackName> {
             let rounds = rounds.iter().filter(|round| wanted(round.end.map(|(verdict, _)| verdict)));
             rounds.flat_map(|round| round.packs.iter().copied()).collect()

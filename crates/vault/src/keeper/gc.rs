@@ -69,7 +69,7 @@ impl Domain {
         let mut report = GcReport::default();
         self.refresh()?;
         self.write_index()?;
-        let (rounds, damaged) = rounds::load(self.store(), self.id)?;
+        let (rounds, damaged) = rounds::load(self.store(), self.id, &self.rounds_seen())?;
         self.store().delete_many(&damaged)?;
         for round in rounds {
             self.continue_round(&round, &mut report)?;

@@ -68,7 +68,8 @@ impl Handle {
             result => result?,
         }
         let result = (|| {
-            if rounds::load(domain.store(), domain.id)?.0 != domain.rounds_seen() {
+            let seen = domain.rounds_seen();
+            if rounds::load(domain.store(), domain.id, &seen)?.0 != seen {
                 domain.refresh()?;
             }
             let base = self.base_of(record)?;

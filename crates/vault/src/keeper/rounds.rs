@@ -101,14 +101,29 @@ pub(crate) fn decode_end(bytes: &[u8], what: &str) -> Result<(Verdict, u64), Vau
     Ok((verdict, time))
 }
 
-/// All rounds on record, and the names of objects of the record that are damaged.
-pub(crate) fn load(store: &dyn Store, domain: DomainId) -> Result<(Vec<Round>, Vec<String>), VaultError> {
+/// All rounds on record, and the names of objects of the record that are damaged. What is in `known` is not read again, because
+/// nothing of the record is ever overwritten.
+pub(crate) fn load(
+    store: &dyn Store,
+    domain: DomainId,
+    known: &[Round],
+) -> Result<(Vec<Round>, Vec<String>), VaultError> {
     let mut marks: BTreeMap<u64, Round> = BTreeMap::new();
     let mut ends = BTreeMap::new();
     let mut damaged = Vec::new();
     for (name, _) in store.list(&prefix(domain))? {
         let own = name.rsplit('/').next().unwrap_or_default();
         let number = own.split_once('.').and_then(|(number, _)| u64::from_str_radix(number, 16).ok());
+        if let Some(round) = known.iter().find(|round| Some(round.number) == number) {
+            if name == mark_path(domain, round.number) {
+                marks.insert(round.number, Round { end: None, ..round.clone() });
+                continue;
+            }
+            if let (true, Some(end)) = (name == end_path(domain, round.number), round.end) {
+                ends.insert(round.number, end);
+                continue;
+            }
+        }
         let bytes = match store.get(&name) {
             Ok(bytes) => bytes,
             // Removed since the listing: an old round.
@@ -191,13 +206,17 @@ mod tests {
         let store = FaultStore::new();
         let packs = [PackName { kind: Kind::Tree, hash: [1; 32] }];
         let round = begin(&store, DOMAIN, 5, &packs).unwrap().unwrap();
-        assert_eq!(load(&store, DOMAIN).unwrap(), (vec![round.clone()], vec![]));
+        assert_eq!(load(&store, DOMAIN, &[]).unwrap(), (vec![round.clone()], vec![]));
         assert_eq!(end(&store, DOMAIN, round.number, Verdict::Abandon, 6).unwrap(), Verdict::Abandon);
         assert_eq!(end(&store, DOMAIN, round.number, Verdict::Sweep, 7).unwrap(), Verdict::Abandon);
-        assert_eq!(load(&store, DOMAIN).unwrap().0[0].end, Some((Verdict::Abandon, 6)));
+        assert_eq!(load(&store, DOMAIN, &[]).unwrap().0[0].end, Some((Verdict::Abandon, 6)));
+        let (known, _) = load(&store, DOMAIN, &[]).unwrap();
+        for stale in [&known[..], std::slice::from_ref(&round)] {
+            assert_eq!(load(&store, DOMAIN, stale).unwrap().0, known);
+        }
         assert_eq!(begin(&store, DOMAIN, 8, &packs).unwrap().unwrap().number, round.number + 1);
         remove(&store, DOMAIN, round.number).unwrap();
-        assert_eq!(load(&store, DOMAIN).unwrap().0.len(), 1);
+        assert_eq!(load(&store, DOMAIN, &[]).unwrap().0.len(), 1);
     }
 
     proptest! {

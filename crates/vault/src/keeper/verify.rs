@@ -156,7 +156,7 @@ impl Domain {
 
     /// The small objects beside snapshots and packs.
     fn verify_records(&self, report: &mut VerifyReport) -> Result<(), VaultError> {
-        for name in rounds::load(self.store(), self.id)?.1 {
+        for name in rounds::load(self.store(), self.id, &[])?.1 {
             report.find(
                 Some(self.id),
                 format!("garbage collection record {name}"),
