@@ -1,0 +1,377 @@
+//! Reading of trees, a part at a time.
+
+use super::{Content, Entry, EntryKind, Listing, Node, ReadError, Segment, TreeError, Xattr, Xattrs, object::XattrValue};
+use anshin_vault::{ChunkId, Kind, Source};
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Reads and decodes the objects of trees, and keeps the last ones.
+pub struct Nodes<'s> {
+    source: Held<'s>,
+    cache: Mutex<Generations>,
+}
+
+enum Held<'s> {
+    Borrowed(&'s dyn Source),
+    Shared(Arc<dyn Source>),
+}
+
+/// Two generations: when the younger is full it becomes the older one, whose objects are forgotten unless used meanwhile.
+struct Generations {
+    young: HashMap<ChunkId, Arc<Node>>,
+    old: HashMap<ChunkId, Arc<Node>>,
+    limit: usize,
+}
+
+impl<'s> Nodes<'s> {
+    /// Reads from `source` and keeps at most `2 * limit` decoded objects.
+    pub fn new(source: &'s dyn Source, limit: usize) -> Self {
+        Self { source: Held::Borrowed(source), cache: Mutex::new(Generations::new(limit)) }
+    }
+
+    /// The same for a source that is shared.
+    pub fn shared(source: Arc<dyn Source>, limit: usize) -> Nodes<'static> {
+        Nodes { source: Held::Shared(source), cache: Mutex::new(Generations::new(limit)) }
+    }
+
+    /// Where it reads from.
+    pub fn source(&self) -> &dyn Source {
+        match &self.source {
+            Held::Borrowed(source) => *source,
+            Held::Shared(source) => source.as_ref(),
+        }
+    }
+
+    /// One decoded tree object.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not one.
+    pub fn node(&self, id: &ChunkId) -> Result<Arc<Node>, ReadError> {
+        let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = lock().get(id) {
+            return Ok(node);
+        }
+        let object = self.source().get(id)?;
+        let damaged = |error| ReadError::Damaged { id: *id, error };
+        if object.kind != Kind::Tree {
+            return Err(damaged(TreeError::Kind(0)));
+        }
+        let node = Arc::new(Node::decode(&object.plain, &object.refs).map_err(damaged)?);
+        lock().put(*id, node.clone());
+        Ok(node)
+    }
+
+    /// The bytes of a data object, which must be `length` long.
+    ///
+    /// # Errors
+    /// If it cannot be read or has another length.
+    pub fn data(&self, id: &ChunkId, length: u64) -> Result<Vec<u8>, ReadError> {
+        let object = self.source().get(id)?;
+        if object.kind != Kind::Data || object.plain.len() as u64 != length {
+            return Err(ReadError::Damaged { id: *id, error: TreeError::OutOfRange });
+        }
+        Ok(object.plain)
+    }
+
+    fn wrong(&self, id: &ChunkId, node: &Node) -> ReadError {
+        ReadError::Damaged { id: *id, error: TreeError::Kind(node.kind_number()) }
+    }
+}
+
+impl Generations {
+    fn new(limit: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), limit }
+    }
+
+    fn get(&mut self, id: &ChunkId) -> Option<Arc<Node>> {
+        if let Some(node) = self.young.get(id) {
+            return Some(node.clone());
+        }
+        let node = self.old.remove(id)?;
+        self.put(*id, node.clone());
+        Some(node)
+    }
+
+    fn put(&mut self, id: ChunkId, node: Arc<Node>) {
+        if self.young.len() >= self.limit {
+            self.old = std::mem::take(&mut self.young);
+        }
+        if self.limit > 0 {
+            self.young.insert(id, node);
+        }
+    }
+}
+
+/// The root entry of a tree.
+///
+/// # Errors
+/// If it cannot be read or is not a root.
+pub fn read_root(nodes: &Nodes<'_>, id: &ChunkId) -> Result<Entry, ReadError> {
+    match &*nodes.node(id)? {
+        Node::Root(entry) => Ok((**entry).clone()),
+        other => Err(nodes.wrong(id, other)),
+    }
+}
+
+/// The extended attributes of a file, from wherever they are.
+///
+/// # Errors
+/// If an object cannot be read.
+pub fn read_xattrs(nodes: &Nodes<'_>, xattrs: &Xattrs) -> Result<Vec<Xattr>, ReadError> {
+    let id = match xattrs {
+        Xattrs::Inline(list) => return Ok(list.clone()),
+        Xattrs::Stored(id) => id,
+    };
+    let node = nodes.node(id)?;
+    let Node::Xattrs(list) = &*node else { return Err(nodes.wrong(id, &node)) };
+    list.iter()
+        .map(|(name, value)| {
+            let value = match value {
+                XattrValue::Inline(bytes) => bytes.clone(),
+                XattrValue::Stored(id, length) => nodes.data(id, u64::from(*length))?.into(),
+            };
+            Ok(Xattr { name: name.clone(), value })
+        })
+        .collect()
+}
+
+/// The entries of a directory in order of their names, read a part at a time.
+pub struct DirectoryReader<'n, 's> {
+    nodes: &'n Nodes<'s>,
+    /// Parts still to be read, the next one first; with the level each must have (`None` for the topmost).
+    parts: VecDeque<(Option<u8>, ChunkId)>,
+    leaf: Option<(Arc<Node>, usize, ChunkId)>,
+}
+
+impl<'n, 's> DirectoryReader<'n, 's> {
+    /// Begins at the first entry.
+    pub fn new(nodes: &'n Nodes<'s>, listing: &Listing) -> Self {
+        let parts = match listing {
+            Listing::Stored { id, .. } => VecDeque::from([(None, *id)]),
+            _ => VecDeque::new(),
+        };
+        Self { nodes, parts, leaf: None }
+    }
+
+    /// The entry of one name, if there is one.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn find(nodes: &Nodes<'_>, listing: &Listing, name: &[u8]) -> Result<Option<Entry>, ReadError> {
+        let Listing::Stored { id, .. } = listing else { return Ok(None) };
+        let (mut id, mut level) = (*id, None);
+        loop {
+            let node = nodes.node(&id)?;
+            match &*node {
+                Node::Leaf(leaf) if level.is_none_or(|level| level == 0) => {
+                    let at = leaf.entries.binary_search_by(|entry| (*entry.name).cmp(name));
+                    return Ok(at.ok().map(|at| leaf.entries[at].clone()));
+                }
+                Node::Index(own, parts) if level.is_none_or(|level| level == *own) => {
+                    let at = parts.partition_point(|(first, _)| **first <= *name);
+                    let Some((_, below)) = at.checked_sub(1).and_then(|at| parts.get(at)) else { return Ok(None) };
+                    (id, level) = (*below, Some(own - 1));
+                }
+                other => return Err(nodes.wrong(&id, other)),
+            }
+        }
+    }
+
+    /// If the next entry begins a part of the directory: its object. Equal parts of two directories can be left out.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn at_part(&mut self) -> Result<Option<ChunkId>, ReadError> {
+        self.settle()?;
+        Ok(self.leaf.as_ref().and_then(|(_, at, id)| (*at == 0).then_some(*id)))
+    }
+
+    /// Leaves out the part that the next entry begins.
+    pub fn skip_part(&mut self) {
+        self.leaf = None;
+    }
+
+    /// Makes `leaf` the part with the next entry, or none at the end.
+    fn settle(&mut self) -> Result<(), ReadError> {
+        loop {
+            if let Some((node, at, _)) = &self.leaf
+                && let Node::Leaf(leaf) = &**node
+                && *at < leaf.entries.len()
+            {
+                return Ok(());
+            }
+            self.leaf = None;
+            let Some((level, id)) = self.parts.pop_front() else { return Ok(()) };
+            let node = self.nodes.node(&id)?;
+            match &*node {
+                Node::Leaf(_) if level.is_none_or(|level| level == 0) => self.leaf = Some((node, 0, id)),
+                Node::Index(own, parts) if level.is_none_or(|level| level == *own) => {
+                    for (_, part) in parts.iter().rev() {
+                        self.parts.push_front((Some(own - 1), *part));
+                    }
+                }
+                other => return Err(self.nodes.wrong(&id, other)),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Entry>, ReadError> {
+        self.settle()?;
+        let Some((node, at, _)) = &mut self.leaf else { return Ok(None) };
+        let Node::Leaf(leaf) = &**node else { return Ok(None) };
+        *at += 1;
+        Ok(Some(leaf.entries[*at - 1].clone()))
+    }
+}
+
+impl Iterator for DirectoryReader<'_, '_> {
+    type Item = Result<Entry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.step();
+        if next.is_err() {
+            self.leaf = None;
+            self.parts.clear();
+        }
+        next.transpose()
+    }
+}
+
+/// Reads where the pieces of a file are, and the pieces.
+pub struct ContentReader<'n, 's> {
+    nodes: &'n Nodes<'s>,
+}
+
+impl<'n, 's> ContentReader<'n, 's> {
+    /// Reads through `nodes`.
+    pub fn new(nodes: &'n Nodes<'s>) -> Self {
+        Self { nodes }
+    }
+
+    /// Hands every piece with its offset to `each`, in order, until that breaks off.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn segments<B>(
+        &self,
+        content: &Content,
+        mut each: impl FnMut(u64, Segment) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, ReadError> {
+        let mut offset = 0;
+        let mut each_of = |list: &[Segment]| {
+            for segment in list {
+                if let ControlFlow::Break(reason) = each(offset, *segment) {
+                    return ControlFlow::Break(reason);
+                }
+                offset += segment.length();
+            }
+            ControlFlow::Continue(())
+        };
+        let top = match content {
+            Content::Missing { .. } | Content::Inline(_) => return Ok(ControlFlow::Continue(())),
+            Content::Segments(list) => return Ok(each_of(list)),
+            Content::Stored { id, .. } => *id,
+        };
+        let mut parts: Vec<(Option<u8>, ChunkId)> = vec![(None, top)];
+        while let Some((level, id)) = parts.pop() {
+            let node = self.nodes.node(&id)?;
+            match &*node {
+                Node::Content(list) if level.is_none_or(|level| level == 0) => {
+                    if let ControlFlow::Break(reason) = each_of(list) {
+                        return Ok(ControlFlow::Break(reason));
+                    }
+                }
+                Node::ContentIndex(own, children) if level.is_none_or(|level| level == *own) => {
+                    parts.extend(children.iter().rev().map(|(_, child)| (Some(own - 1), *child)));
+                }
+                other => return Err(self.nodes.wrong(&id, other)),
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The piece in which `offset` lies, with the offset at which it begins; none behind the end.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn segment_at(&self, content: &Content, offset: u64) -> Result<Option<(u64, Segment)>, ReadError> {
+        let within = |list: &[Segment], mut begin: u64| {
+            for segment in list {
+                if offset < begin + segment.length() {
+                    return Some((begin, *segment));
+                }
+                begin += segment.length();
+            }
+            None
+        };
+        let (mut id, size) = match content {
+            Content::Missing { .. } | Content::Inline(_) => return Ok(None),
+            Content::Segments(list) => return Ok(within(list, 0)),
+            Content::Stored { id, size, .. } => (*id, *size),
+        };
+        if offset >= size {
+            return Ok(None);
+        }
+        let (mut begin, mut level) = (0u64, None);
+        loop {
+            let node = self.nodes.node(&id)?;
+            match &*node {
+                Node::Content(list) if level.is_none_or(|level| level == 0) => return Ok(within(list, begin)),
+                Node::ContentIndex(own, parts) if level.is_none_or(|level| level == *own) => {
+                    let mut below = None;
+                    for (length, child) in parts {
+                        if offset < begin + length {
+                            below = Some(*child);
+                            break;
+                        }
+                        begin += length;
+                    }
+                    let Some(child) = below else { return Ok(None) };
+                    (id, level) = (child, Some(own - 1));
+                }
+                other => return Err(self.nodes.wrong(&id, other)),
+            }
+        }
+    }
+
+    /// Reads up to `length` bytes from `offset` on; fewer only at the end.
+    ///
+    /// # Errors
+    /// If an object cannot be read, or the contents were never captured.
+    pub fn read_at(&self, content: &Content, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        if let Content::Inline(bytes) = content {
+            let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            let end = begin.saturating_add(length).min(bytes.len());
+            return Ok(bytes[begin..end].to_vec());
+        }
+        let end = offset.saturating_add(length as u64).min(content.size());
+        let mut out = Vec::with_capacity(end.saturating_sub(offset) as usize);
+        let mut at = offset;
+        while at < end {
+            let Some((begin, segment)) = self.segment_at(content, at)? else { break };
+            let until = end.min(begin + segment.length());
+            let count = (until - at) as usize;
+            match segment {
+                Segment::Hole { .. } => out.resize(out.len() + count, 0),
+                Segment::Data { id, length } => {
+                    let data = self.nodes.data(&id, length)?;
+                    let from = (at - begin) as usize;
+                    out.extend_from_slice(&data[from..from + count]);
+                }
+            }
+            at = until;
+        }
+        Ok(out)
+    }
+}
+
+/// True if the entry is a directory whose entries are in the tree.
+pub(crate) fn listing(entry: &Entry) -> Option<&Listing> {
+    match &entry.kind {
+        EntryKind::Directory(listing) => Some(listing),
+        _ => None,
+    }
+}
