@@ -97,7 +97,9 @@ fn a_verified_load_leaves_both_replicas_equal() {
 
 #[test]
 fn the_other_replica_takes_over_with_the_file_system_when_the_primary_is_killed() {
-    if !devices() || !installed(&["mkfs.ext4", "fsck.ext4"]) {
+    if !devices("the_other_replica_takes_over_with_the_file_system_when_the_primary_is_killed")
+        || !installed(&["mkfs.ext4", "fsck.ext4"])
+    {
         return;
     }
     let mut pair = Pair::new("takeover", "128M", &[]);
@@ -132,7 +134,7 @@ fn the_other_replica_takes_over_with_the_file_system_when_the_primary_is_killed(
 
 #[test]
 fn a_planned_hand_over_moves_the_role_and_the_device() {
-    if !devices() {
+    if !devices("a_planned_hand_over_moves_the_role_and_the_device") {
         return;
     }
     let pair = Pair::new("move", "64M", &[]);
@@ -151,7 +153,7 @@ fn a_planned_hand_over_moves_the_role_and_the_device() {
 
 #[test]
 fn a_frozen_primary_that_wakes_as_deposed_fails_what_it_held_and_returns_as_secondary() {
-    if !devices() {
+    if !devices("a_frozen_primary_that_wakes_as_deposed_fails_what_it_held_and_returns_as_secondary") {
         return;
     }
     let pair = Pair::new("deposed", "64M", &[]);

@@ -69,7 +69,9 @@ fn a_fio_load_over_nbd_is_verified_at_depth_16() {
 
 #[test]
 fn the_block_device_carries_a_verified_load_and_a_file_system() {
-    if !devices() || !installed(&["fio", "mkfs.ext4", "fsck.ext4"]) {
+    if !devices("the_block_device_carries_a_verified_load_and_a_file_system")
+        || !installed(&["fio", "mkfs.ext4", "fsck.ext4"])
+    {
         return;
     }
     let scratch = Scratch::new("loop");
@@ -96,7 +98,9 @@ fn the_block_device_carries_a_verified_load_and_a_file_system() {
 
 #[test]
 fn a_file_system_survives_a_killed_process_and_the_old_device_goes_away() {
-    if !devices() || !installed(&["mkfs.ext4", "fsck.ext4"]) {
+    if !devices("a_file_system_survives_a_killed_process_and_the_old_device_goes_away")
+        || !installed(&["mkfs.ext4", "fsck.ext4"])
+    {
         return;
     }
     let scratch = Scratch::new("crash");

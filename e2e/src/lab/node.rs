@@ -24,6 +24,8 @@ pub struct Death {
     pub at: Instant,
     /// The same moment as others write it down.
     pub clock: SystemTime,
+    /// Nothing that anybody sent after this reached it.
+    pub unplugged: Instant,
 }
 
 /// Starts a helper of the lab, marked so that `down` finds it even if nothing was written down.
@@ -127,10 +129,11 @@ pub fn kill(lab: &Lab, name: &str) -> Result<Death> {
         let node = state.node(name)?.clone();
         let init = node.init.filter(|init| init.alive());
         let devices = init.map(|init| loops::of_machine(init.pid)).unwrap_or_default();
-        let death = Death { at: Instant::now(), clock: SystemTime::now() };
+        let (at, clock) = (Instant::now(), SystemTime::now());
         if init.is_some() {
             switch::plug(state, name, false)?;
         }
+        let death = Death { at, clock, unplugged: Instant::now() };
         end_machines(&[(init, node.keeper)])?;
         let node = state.node_mut(name)?;
         (node.init, node.keeper) = (None, None);

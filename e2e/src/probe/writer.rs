@@ -35,6 +35,8 @@ pub struct Acknowledged {
     pub row: String,
     /// When the acknowledgement arrived.
     pub at: Instant,
+    /// When the connection that it came over was asked for.
+    pub connecting: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -79,10 +81,20 @@ impl Writer {
 
     /// Waits for an acknowledgement of a row after `from`.
     pub fn wait_after(&self, from: Instant, limit: Duration) -> Result<Instant> {
+        self.wait(limit, |row| row.at > from)
+    }
+
+    /// Waits for an acknowledgement over a connection that was asked for after `from`: one that was on its way when its
+    /// server died may still arrive and says nothing of the successor.
+    pub fn wait_reconnected(&self, from: Instant, limit: Duration) -> Result<Instant> {
+        self.wait(limit, |row| row.connecting > from)
+    }
+
+    fn wait(&self, limit: Duration, wanted: impl Fn(&Acknowledged) -> bool) -> Result<Instant> {
         let end = Instant::now() + limit;
         while Instant::now() < end {
-            if let Some(at) = self.first_after(from) {
-                return Ok(at);
+            if let Some(row) = lock(&self.seen).acknowledged.iter().find(|row| wanted(row)) {
+                return Ok(row.at);
             }
             thread::sleep(RETRY);
         }
@@ -90,12 +102,9 @@ impl Writer {
         refuse(format!("no row was acknowledged within {limit:?}; the last attempt said: {error}"))
     }
 
-    /// Longest time between two acknowledgements that follow each other, after `from`.
+    /// Longest time between two acknowledgements that follow each other, of which the second came after `from`.
     pub fn longest_pause(&self, from: Instant) -> Duration {
-        let seen = lock(&self.seen);
-        let times: Vec<Instant> =
-            seen.acknowledged.iter().map(|row| row.at).filter(|at| *at >= from).collect();
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        longest_pause(&lock(&self.seen).acknowledged, from)
     }
 
     /// How often it had to connect.
@@ -154,10 +163,11 @@ impl Task {
             Place::Client(address) => *address,
             Place::Inside(_) => Ipv4Addr::LOCALHOST.into(),
         };
+        let connecting = Instant::now();
         let mut session = self.program.connect(address, PATIENCE).at("connecting")?;
         lock(&self.seen).connections += 1;
         while !stop.load(Ordering::Relaxed) && home.alive() {
-            self.one(&mut session, number)?;
+            self.one(&mut session, number, connecting)?;
             thread::sleep(self.pace);
         }
         if stop.load(Ordering::Relaxed) { Ok(()) } else { refuse("the machine died") }
@@ -173,14 +183,19 @@ impl Task {
         }
     }
 
-    fn one(&self, session: &mut Session, number: &mut u64) -> Result<()> {
+    fn one(&self, session: &mut Session, number: &mut u64, connecting: Instant) -> Result<()> {
         // A row whose answer never came may be there or not; its number is not used again.
         *number += 1;
         let row = format!("{}-{number}", self.name);
         session.append(&row).at("appending")?;
-        lock(&self.seen).acknowledged.push(Acknowledged { row, at: Instant::now() });
+        lock(&self.seen).acknowledged.push(Acknowledged { row, at: Instant::now(), connecting });
         Ok(())
     }
+}
+
+fn longest_pause(acknowledged: &[Acknowledged], from: Instant) -> Duration {
+    let pairs = acknowledged.windows(2).filter(|pair| pair[1].at > from);
+    pairs.map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
 }
 
 /// Every row that the program has, read from the client's place.
@@ -205,4 +220,23 @@ pub fn read_all(lab: &Lab, program: Program, address: IpAddr, limit: Duration) -
 pub fn missing(acknowledged: &[Acknowledged], present: &[String]) -> Vec<String> {
     let present: BTreeSet<&str> = present.iter().map(String::as_str).collect();
     acknowledged.iter().map(|row| row.row.clone()).filter(|row| !present.contains(row.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_that_began_before_the_fault_counts_whole() {
+        let start = Instant::now();
+        let row = |after| Acknowledged {
+            row: String::new(),
+            at: start + Duration::from_millis(after),
+            connecting: start,
+        };
+        let rows = [row(0), row(300), row(310), row(900), row(905)];
+        let from = |after| longest_pause(&rows, start + Duration::from_millis(after));
+        assert_eq!(from(320), Duration::from_millis(590));
+        assert_eq!(from(902), Duration::from_millis(5), "what ended before does not count");
+    }
 }

@@ -28,7 +28,7 @@ pub fn file_system(stage: &mut Stage) -> Result<()> {
             }
             volume.iter().for_each(|process| process.signal(Signal::KILL));
         }
-        let answered = client.wait_after(crash + Duration::from_millis(50), PATIENCE)?;
+        let answered = client.wait_reconnected(crash, PATIENCE)?;
         stage.site.wait_protected(PATIENCE)?;
         stage.done(client);
         stage.rows_are_there()?;
@@ -78,9 +78,9 @@ pub fn memory(stage: &mut Stage) -> Result<()> {
         let mut filler = node::command(&stage.lab, &active, &words)?.spawn().at("dd")?;
         thread::sleep(Duration::from_millis(100));
         let death = node::kill(&stage.lab, &other)?;
-        let answered = client.wait_after(death.at, PATIENCE)?;
-        let alone = Instant::now();
-        client.wait_after(alone, PATIENCE)?;
+        client.wait_after(death.unplugged, PATIENCE)?;
+        client.wait_after(Instant::now(), PATIENCE)?;
+        let pause = client.longest_pause(death.at);
         if !filler.wait().at("dd")?.success() {
             return refuse("writing to the volume failed under memory pressure");
         }
@@ -92,7 +92,7 @@ pub fn memory(stage: &mut Stage) -> Result<()> {
         drop(group);
         stage.done(client);
         stage.rows_are_there()?;
-        stage.report.row(&[("pause_ms", ms(answered - death.at))]);
+        stage.report.row(&[("pause_ms", ms(pause))]);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub fn kill(stage: &mut Stage) -> Result<()> {
         client.wait_after(Instant::now(), PATIENCE)?;
         thread::sleep(WARM);
         let death = node::kill(&stage.lab, &active)?;
-        let answered = client.wait_after(death.at, PATIENCE)?;
+        let answered = client.wait_reconnected(death.unplugged, PATIENCE)?;
         thread::sleep(WARM);
         stage.done(client);
         let rows = stage.rows_are_there()?;
@@ -79,7 +79,7 @@ pub fn return_resync(stage: &mut Stage) -> Result<()> {
         let client = stage.client(&format!("again{round}"));
         client.wait_after(Instant::now(), PATIENCE)?;
         let death = node::kill(&stage.lab, &active)?;
-        client.wait_after(death.at, PATIENCE)?;
+        client.wait_reconnected(death.unplugged, PATIENCE)?;
         stage.done(client);
         stage.rows_are_there()?;
         come_back(stage, &active)?;

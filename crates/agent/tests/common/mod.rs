@@ -1,36 +1,17 @@
 //! What the tests that need real namespaces share.
 #![allow(dead_code)] // each test program uses its part
 
+use anshin_base::testing::{self, Namespace};
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
-const INSIDE: &str = "ANSHIN_TEST_INSIDE";
-
-/// True inside private network and mount namespaces. Outside, runs the test of this name again inside, checks that it
-/// succeeded, and gives false; without the privilege to make namespaces it says so and gives false.
+/// True inside private network and mount namespaces; see [`testing::in_namespaces`].
 pub fn in_namespaces(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let unshare = |command: &mut Command| {
-        command.args(["--net", "--mount", "--propagation", "private"]);
-    };
-    let mut probe = Command::new("unshare");
-    unshare(&mut probe);
-    let able = probe.arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !able {
-        println!("SKIPPED: {test}: network and mount namespaces need root");
-        return false;
-    }
-    let mut again = Command::new("unshare");
-    unshare(&mut again);
-    again.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
-    assert!(again.env(INSIDE, "1").status().unwrap().success(), "{test} failed in its namespaces");
-    false
+    testing::in_namespaces(test, &[Namespace::Network, Namespace::Mount])
 }
 
 /// Says that a test cannot run here, if `path` is missing.

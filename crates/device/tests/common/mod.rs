@@ -8,6 +8,7 @@
 
 pub mod ledger;
 
+use anshin_base::testing::{Namespace, in_namespaces};
 use anshin_device::control::{Client, Reply, Request, VolumeStatus};
 use std::{
     fs::File,
@@ -183,14 +184,15 @@ pub fn installed(programs: &[&str]) -> bool {
     })
 }
 
-/// Whether a block device can be made here; says so if not.
-pub fn devices() -> bool {
+/// Whether the test of this name can make a block device here, with mounts of its own; says so if not. Outside of its mount
+/// namespace it runs the test again inside and gives false.
+pub fn devices(test: &str) -> bool {
     let open = |path| File::options().read(true).write(true).open(path).is_ok();
-    let possible = open("/dev/fuse") && open("/dev/loop-control");
-    if !possible {
+    if !open("/dev/fuse") || !open("/dev/loop-control") {
         eprintln!("skipped: FUSE or loop devices cannot be used here");
+        return false;
     }
-    possible
+    in_namespaces(test, &[Namespace::Mount])
 }
 
 /// Runs a program to its end and requires success.
