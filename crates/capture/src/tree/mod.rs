@@ -25,7 +25,6 @@ pub use entry::{
 };
 pub use leaf::Leaf;
 pub use object::Node;
-pub(crate) use read::listing;
 pub use read::{ContentReader, DirectoryReader, Nodes, read_root, read_xattrs};
 pub use write::{DirectoryWriter, SealedLeaf, write_root};
 pub use xattrs::seal_xattrs;

@@ -1,6 +1,6 @@
 //! Reading of trees, a part at a time.
 
-use super::{Content, Entry, EntryKind, Listing, Node, ReadError, Segment, TreeError, Xattr, Xattrs, object::XattrValue};
+use super::{Content, Entry, Listing, Node, ReadError, Segment, TreeError, Xattr, Xattrs, object::XattrValue};
 use anshin_vault::{ChunkId, Kind, Source};
 use std::{
     collections::{HashMap, VecDeque},
@@ -365,13 +365,5 @@ impl<'n, 's> ContentReader<'n, 's> {
             at = until;
         }
         Ok(out)
-    }
-}
-
-/// True if the entry is a directory whose entries are in the tree.
-pub(crate) fn listing(entry: &Entry) -> Option<&Listing> {
-    match &entry.kind {
-        EntryKind::Directory(listing) => Some(listing),
-        _ => None,
     }
 }
