@@ -31,7 +31,8 @@ pub use xattrs::seal_xattrs;
 
 pub(crate) use leaf::LeafEncoder;
 
-use anshin_vault::{ChunkId, VaultError};
+use anshin_vault::VaultError;
+pub use anshin_vault::ChunkId;
 
 /// The version of the format, first byte of every object.
 pub const VERSION: u8 = 1;
