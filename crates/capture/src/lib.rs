@@ -6,6 +6,7 @@ pub mod error;
 pub mod monitor;
 mod pool;
 pub mod report;
+pub mod restore;
 mod sys;
 pub mod tree;
 

@@ -25,6 +25,11 @@ impl<F: AsFd> Extents<F> {
         Self { fd, at: 0, size }
     }
 
+    /// The parts between two offsets; the second must not lie behind the end.
+    pub fn within(fd: F, from: u64, to: u64) -> Self {
+        Self { fd, at: from, size: to }
+    }
+
     fn step(&mut self) -> Result<Extent> {
         let (from, size) = (self.at, self.size);
         let data = match seek(&self.fd, SeekFrom::Data(from)) {

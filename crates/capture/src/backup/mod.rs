@@ -20,7 +20,7 @@ mod walk;
 pub use exclude::Excludes;
 pub use roots::BackupRoot;
 
-pub(crate) use entry::{entry_of_handle, xattrs_of};
+pub(crate) use entry::entry_of_handle;
 pub(crate) use extents::{Extent, Extents};
 
 use crate::{cache, error::CaptureError, monitor::Monitor, report::Issues, tree::Timestamp};

@@ -92,7 +92,8 @@ impl Walk<'_> {
             });
             match cached {
                 Some(cached) if is_directory => {
-                    state.window[slot].known = Some(cached.entry.attributes);
+                    let same = cached.inode == stat.inode;
+                    state.window[slot].known = same.then_some(cached.entry.attributes);
                     tasks.push(Task::Enter(job.clone(), slot));
                 }
                 Some(cached) if self.is_unchanged(&cached, &stat) => known.push((slot, cached)),

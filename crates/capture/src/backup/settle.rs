@@ -21,18 +21,20 @@ impl Walk<'_> {
     /// and so on upwards.
     pub fn settle(&self, mut job: Arc<DirectoryJob>) -> Result<(), CaptureError> {
         loop {
-            let mut state = job.state();
-            state.pending -= 1;
-            if state.pending > 0 {
-                return Ok(());
-            }
-            self.flush_window(&job, &mut state)?;
-            if state.names.as_ref().is_some_and(|names| state.next < names.len()) {
-                drop(state);
-                self.pool.push(Task::Scan(job));
-                return Ok(());
-            }
-            let state = std::mem::take(&mut *state);
+            let state = {
+                let mut state = job.state();
+                state.pending -= 1;
+                if state.pending > 0 {
+                    return Ok(());
+                }
+                self.flush_window(&job, &mut state)?;
+                if state.names.as_ref().is_some_and(|names| state.next < names.len()) {
+                    drop(state);
+                    self.pool.push(Task::Scan(job));
+                    return Ok(());
+                }
+                std::mem::take(&mut *state)
+            };
             let Some(entry) = self.complete(&job, state)? else { return Ok(()) };
             let Some((parent, slot)) = job.parent.clone() else {
                 self.captured.lock().unwrap_or_else(PoisonError::into_inner)[job.root] = Some(entry);

@@ -3,27 +3,24 @@
 use super::{
     BackupOptions, BackupReport, entry,
     file::FileJob,
-    job::{DirectoryJob, DirectoryState, Slot, WINDOW},
+    job::{DirectoryJob, Slot},
     links::LinkTable,
     names::Names,
     roots::{Plan, PlannedRoot},
 };
 use crate::{
-    cache::{CacheWriter, CachedEntry, FilesCache},
+    cache::{CacheWriter, FilesCache},
     error::CaptureError,
     monitor::Monitor,
     pool::Pool,
     report::IssueKind,
-    sys::{Flags, Handle, HandleBudget, OwnerNames, Stat, StatKind, XattrTarget, open_path, stat_at, stat_fd},
-    tree::{Attributes, ChunkId, Content, Entry, EntryKind, Listing, SealedLeaf, Timestamp, Xattrs},
+    sys::{Flags, Handle, HandleBudget, OwnerNames, Stat, StatKind, XattrTarget, open_path, stat_at},
+    tree::{Attributes, ChunkId, Content, Entry, EntryKind, Listing, Timestamp, Xattrs},
 };
-use anshin_vault::{Sink, VaultError};
-use rustix::{
-    fs::{Mode, OFlags, openat},
-    io::Errno,
-};
+use anshin_vault::Sink;
+use rustix::io::Errno;
 use std::{
-    ffi::{CStr, CString},
+    ffi::CString,
     os::unix::ffi::OsStrExt,
     sync::{
         Arc, Mutex, PoisonError,

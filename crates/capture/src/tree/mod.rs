@@ -25,7 +25,7 @@ pub use entry::{
 };
 pub use leaf::Leaf;
 pub use object::Node;
-pub use read::{ContentReader, DirectoryReader, Nodes, read_root, read_xattrs};
+pub use read::{ContentReader, DirectoryCursor, DirectoryReader, Nodes, read_root, read_xattrs};
 pub use write::{DirectoryWriter, SealedLeaf, write_root};
 pub use xattrs::seal_xattrs;
 

@@ -138,22 +138,96 @@ pub fn read_xattrs(nodes: &Nodes<'_>, xattrs: &Xattrs) -> Result<Vec<Xattr>, Rea
         .collect()
 }
 
-/// The entries of a directory in order of their names, read a part at a time.
-pub struct DirectoryReader<'n, 's> {
-    nodes: &'n Nodes<'s>,
+/// A place in a directory of a tree. Entries come in order of their names and are read a part at a time.
+#[derive(Default)]
+pub struct DirectoryCursor {
     /// Parts still to be read, the next one first; with the level each must have (`None` for the topmost).
     parts: VecDeque<(Option<u8>, ChunkId)>,
     leaf: Option<(Arc<Node>, usize, ChunkId)>,
 }
 
-impl<'n, 's> DirectoryReader<'n, 's> {
+impl DirectoryCursor {
     /// Begins at the first entry.
-    pub fn new(nodes: &'n Nodes<'s>, listing: &Listing) -> Self {
+    pub fn new(listing: &Listing) -> Self {
         let parts = match listing {
             Listing::Stored { id, .. } => VecDeque::from([(None, *id)]),
             _ => VecDeque::new(),
         };
-        Self { nodes, parts, leaf: None }
+        Self { parts, leaf: None }
+    }
+
+    /// If the next entry begins a part of the directory: its object. Equal parts of two directories can be left out.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn at_part(&mut self, nodes: &Nodes<'_>) -> Result<Option<ChunkId>, ReadError> {
+        self.settle(nodes)?;
+        Ok(self.leaf.as_ref().and_then(|(_, at, id)| (*at == 0).then_some(*id)))
+    }
+
+    /// Leaves out the part that the next entry begins.
+    pub fn skip_part(&mut self) {
+        self.leaf = None;
+    }
+
+    /// Makes `leaf` the part with the next entry, or none at the end.
+    fn settle(&mut self, nodes: &Nodes<'_>) -> Result<(), ReadError> {
+        loop {
+            if let Some((node, at, _)) = &self.leaf
+                && let Node::Leaf(leaf) = &**node
+                && *at < leaf.entries.len()
+            {
+                return Ok(());
+            }
+            self.leaf = None;
+            let Some((level, id)) = self.parts.pop_front() else { return Ok(()) };
+            let node = nodes.node(&id)?;
+            match &*node {
+                Node::Leaf(_) if level.is_none_or(|level| level == 0) => self.leaf = Some((node, 0, id)),
+                Node::Index(own, parts) if level.is_none_or(|level| level == *own) => {
+                    for (_, part) in parts.iter().rev() {
+                        self.parts.push_front((Some(own - 1), *part));
+                    }
+                }
+                other => return Err(nodes.wrong(&id, other)),
+            }
+        }
+    }
+
+    /// The next entry without going on.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn peek(&mut self, nodes: &Nodes<'_>) -> Result<Option<&Entry>, ReadError> {
+        self.settle(nodes)?;
+        let Some((node, at, _)) = &self.leaf else { return Ok(None) };
+        let Node::Leaf(leaf) = &**node else { return Ok(None) };
+        Ok(leaf.entries.get(*at))
+    }
+
+    /// The next entry; none at the end. After an error, the parts behind the one that cannot be read follow.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn next(&mut self, nodes: &Nodes<'_>) -> Result<Option<Entry>, ReadError> {
+        let entry = self.peek(nodes)?.cloned();
+        if let Some((_, at, _)) = &mut self.leaf {
+            *at += 1;
+        }
+        Ok(entry)
+    }
+}
+
+/// The entries of a directory, as an iterator.
+pub struct DirectoryReader<'n, 's> {
+    nodes: &'n Nodes<'s>,
+    cursor: DirectoryCursor,
+}
+
+impl<'n, 's> DirectoryReader<'n, 's> {
+    /// Begins at the first entry.
+    pub fn new(nodes: &'n Nodes<'s>, listing: &Listing) -> Self {
+        Self { nodes, cursor: DirectoryCursor::new(listing) }
     }
 
     /// The entry of one name, if there is one.
@@ -179,64 +253,13 @@ impl<'n, 's> DirectoryReader<'n, 's> {
             }
         }
     }
-
-    /// If the next entry begins a part of the directory: its object. Equal parts of two directories can be left out.
-    ///
-    /// # Errors
-    /// If an object cannot be read.
-    pub fn at_part(&mut self) -> Result<Option<ChunkId>, ReadError> {
-        self.settle()?;
-        Ok(self.leaf.as_ref().and_then(|(_, at, id)| (*at == 0).then_some(*id)))
-    }
-
-    /// Leaves out the part that the next entry begins.
-    pub fn skip_part(&mut self) {
-        self.leaf = None;
-    }
-
-    /// Makes `leaf` the part with the next entry, or none at the end.
-    fn settle(&mut self) -> Result<(), ReadError> {
-        loop {
-            if let Some((node, at, _)) = &self.leaf
-                && let Node::Leaf(leaf) = &**node
-                && *at < leaf.entries.len()
-            {
-                return Ok(());
-            }
-            self.leaf = None;
-            let Some((level, id)) = self.parts.pop_front() else { return Ok(()) };
-            let node = self.nodes.node(&id)?;
-            match &*node {
-                Node::Leaf(_) if level.is_none_or(|level| level == 0) => self.leaf = Some((node, 0, id)),
-                Node::Index(own, parts) if level.is_none_or(|level| level == *own) => {
-                    for (_, part) in parts.iter().rev() {
-                        self.parts.push_front((Some(own - 1), *part));
-                    }
-                }
-                other => return Err(self.nodes.wrong(&id, other)),
-            }
-        }
-    }
-
-    fn step(&mut self) -> Result<Option<Entry>, ReadError> {
-        self.settle()?;
-        let Some((node, at, _)) = &mut self.leaf else { return Ok(None) };
-        let Node::Leaf(leaf) = &**node else { return Ok(None) };
-        *at += 1;
-        Ok(Some(leaf.entries[*at - 1].clone()))
-    }
 }
 
 impl Iterator for DirectoryReader<'_, '_> {
     type Item = Result<Entry, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.step();
-        if next.is_err() {
-            self.leaf = None;
-            self.parts.clear();
-        }
-        next.transpose()
+        self.cursor.next(self.nodes).transpose()
     }
 }
 
