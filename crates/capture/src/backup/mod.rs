@@ -19,8 +19,9 @@ mod walk;
 
 pub use exclude::Excludes;
 pub use roots::BackupRoot;
+pub(crate) use roots::place;
 
-pub(crate) use entry::entry_of_handle;
+pub(crate) use entry::{attributes_of, entry_of_handle};
 pub(crate) use extents::{Extent, Extents};
 
 use crate::{cache, error::CaptureError, monitor::Monitor, report::Issues, tree::Timestamp};

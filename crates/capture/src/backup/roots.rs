@@ -128,6 +128,16 @@ impl Plan {
     }
 }
 
+/// Puts one entry at a place in an otherwise empty snapshot; gives the root.
+pub(crate) fn place(sink: &dyn Sink, path: &Path, entry: Entry) -> Result<ChunkId, CaptureError> {
+    let plan = Plan::new(&[BackupRoot { source: PathBuf::new(), path: path.into() }])?;
+    if plan.roots[0].names.is_empty() {
+        let problem = Problem::new("backup-root", "an image or stream needs a name in the snapshot");
+        return Err(CaptureError::problem(problem));
+    }
+    plan.assemble(sink, vec![entry], &OwnerNames::default())
+}
+
 /// A directory on the way to a root, or a root.
 #[derive(Default)]
 struct Branch {

@@ -6,7 +6,7 @@ use super::{
     job::Job,
     link::Claim,
     target::{InTheWay, Restorer, open_existing},
-    write,
+    write::Writing,
 };
 use crate::{
     error::CaptureError,
@@ -189,6 +189,16 @@ impl Restorer<'_> {
         Ok((fd, true))
     }
 
+    fn writing<'w>(&'w self, engine: &'w Engine<'_, Self>) -> Writing<'w> {
+        Writing {
+            nodes: engine.nodes,
+            monitor: engine.monitor,
+            naming: self.options.naming,
+            written: &self.counts.written,
+            equal: &self.counts.equal,
+        }
+    }
+
     /// Writes the contents, itself or with others.
     fn contents(&self, engine: &Engine<'_, Self>, file: Arc<FileTask>, same: bool) -> Result<(), CaptureError> {
         let content = file.entry.content().expect("invariant: only files and images have file tasks").clone();
@@ -199,8 +209,9 @@ impl Restorer<'_> {
         let spread = content.size() >= SPREAD_MIN;
         let mut batch = Vec::new();
         let reader = ContentReader::new(engine.nodes);
+        let writing = self.writing(engine);
         let written = if let Content::Inline(bytes) = &content {
-            write::bytes(self, &file.fd, file.fresh, 0, bytes)
+            writing.bytes(&file.fd, file.fresh, 0, bytes)
         } else {
             let walked = reader.segments(&content, |offset, segment| {
                 if spread {
@@ -210,7 +221,7 @@ impl Restorer<'_> {
                     }
                     return ControlFlow::Continue(());
                 }
-                match write::segment(self, engine, &file.fd, file.fresh, offset, segment) {
+                match writing.segment(&file.fd, file.fresh, offset, segment) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => ControlFlow::Break(error),
                 }
@@ -232,12 +243,13 @@ impl Restorer<'_> {
 
     pub fn own_work(&self, engine: &Engine<'_, Self>, work: Own) -> Result<(), CaptureError> {
         let Own::Pieces(file, pieces) = work;
+        let writing = self.writing(engine);
         for (offset, segment) in pieces {
             let stop = file.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
             if stop || engine.monitor.is_cancelled() {
                 break;
             }
-            if let Err(error) = write::segment(self, engine, &file.fd, file.fresh, offset, segment) {
+            if let Err(error) = writing.segment(&file.fd, file.fresh, offset, segment) {
                 file.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         }

@@ -19,6 +19,7 @@ pub(crate) mod write;
 pub use plan::{RestorePlan, plan};
 pub use select::Selection;
 pub use verify::{VerifyReport, verify};
+pub(crate) use file::WriteFailed;
 
 use crate::{error::CaptureError, monitor::Monitor, report::Issues, tree::ChunkId};
 use anshin_vault::Source;

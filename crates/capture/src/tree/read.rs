@@ -11,7 +11,9 @@ use std::{
 /// Reads and decodes the objects of trees, and keeps the last ones.
 pub struct Nodes<'s> {
     source: Held<'s>,
-    cache: Mutex<Generations>,
+    cache: Mutex<Generations<Node>>,
+    /// Data objects, if they are worth keeping: a mounted file is read in parts smaller than they are.
+    data: Mutex<Generations<Vec<u8>>>,
 }
 
 enum Held<'s> {
@@ -20,21 +22,29 @@ enum Held<'s> {
 }
 
 /// Two generations: when the younger is full it becomes the older one, whose objects are forgotten unless used meanwhile.
-struct Generations {
-    young: HashMap<ChunkId, Arc<Node>>,
-    old: HashMap<ChunkId, Arc<Node>>,
+struct Generations<T> {
+    young: HashMap<ChunkId, Arc<T>>,
+    old: HashMap<ChunkId, Arc<T>>,
     limit: usize,
 }
 
 impl<'s> Nodes<'s> {
     /// Reads from `source` and keeps at most `2 * limit` decoded objects.
     pub fn new(source: &'s dyn Source, limit: usize) -> Self {
-        Self { source: Held::Borrowed(source), cache: Mutex::new(Generations::new(limit)) }
+        Self {
+            source: Held::Borrowed(source),
+            cache: Mutex::new(Generations::new(limit)),
+            data: Mutex::new(Generations::new(0)),
+        }
     }
 
-    /// The same for a source that is shared.
-    pub fn shared(source: Arc<dyn Source>, limit: usize) -> Nodes<'static> {
-        Nodes { source: Held::Shared(source), cache: Mutex::new(Generations::new(limit)) }
+    /// The same for a source that is shared; keeps also at most `2 * data_limit` data objects.
+    pub fn shared(source: Arc<dyn Source>, limit: usize, data_limit: usize) -> Nodes<'static> {
+        Nodes {
+            source: Held::Shared(source),
+            cache: Mutex::new(Generations::new(limit)),
+            data: Mutex::new(Generations::new(data_limit)),
+        }
     }
 
     /// Where it reads from.
@@ -76,17 +86,28 @@ impl<'s> Nodes<'s> {
         Ok(object.plain)
     }
 
+    /// The same from memory, if it was read a short time ago.
+    fn data_again(&self, id: &ChunkId, length: u64) -> Result<Arc<Vec<u8>>, ReadError> {
+        let lock = || self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(data) = lock().get(id).filter(|data| data.len() as u64 == length) {
+            return Ok(data);
+        }
+        let data = Arc::new(self.data(id, length)?);
+        lock().put(*id, data.clone());
+        Ok(data)
+    }
+
     fn wrong(&self, id: &ChunkId, node: &Node) -> ReadError {
         ReadError::Damaged { id: *id, error: TreeError::Kind(node.kind_number()) }
     }
 }
 
-impl Generations {
+impl<T> Generations<T> {
     fn new(limit: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), limit }
     }
 
-    fn get(&mut self, id: &ChunkId) -> Option<Arc<Node>> {
+    fn get(&mut self, id: &ChunkId) -> Option<Arc<T>> {
         if let Some(node) = self.young.get(id) {
             return Some(node.clone());
         }
@@ -95,7 +116,7 @@ impl Generations {
         Some(node)
     }
 
-    fn put(&mut self, id: ChunkId, node: Arc<Node>) {
+    fn put(&mut self, id: ChunkId, node: Arc<T>) {
         if self.young.len() >= self.limit {
             self.old = std::mem::take(&mut self.young);
         }
@@ -380,7 +401,7 @@ impl<'n, 's> ContentReader<'n, 's> {
             match segment {
                 Segment::Hole { .. } => out.resize(out.len() + count, 0),
                 Segment::Data { id, length } => {
-                    let data = self.nodes.data(&id, length)?;
+                    let data = self.nodes.data_again(&id, length)?;
                     let from = (at - begin) as usize;
                     out.extend_from_slice(&data[from..from + count]);
                 }

@@ -97,7 +97,7 @@ fn specials(at: &Path) {
     };
     make("fifo", FileType::Fifo, 0o640, 0);
     make("null", FileType::CharacterDevice, 0o666, rfs::makedev(1, 3));
-    make("disk", FileType::BlockDevice, 0o660, rfs::makedev(259, 1_000_000));
+    make("disk", FileType::BlockDevice, 0o660, rfs::makedev(259, 200_000));
     drop(UnixListener::bind(at.join("socket")).unwrap());
     fs::hard_link(at.join("fifo"), at.join("fifo-2")).unwrap();
 }
