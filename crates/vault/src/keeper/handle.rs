@@ -1,0 +1,228 @@
+//! A client's way into the vault: what its rights allow, and nothing else.
+
+use super::domain::{Domain, Pins};
+use super::read::Copies;
+use super::writer::Writer;
+use super::{GET_MAX, Keeper, MISSING_MAX, Reading, Rights, rounds};
+use crate::keys::DomainId;
+use crate::keys::file::KeyFile;
+use crate::object::{ChunkId, VaultError};
+use crate::pack::WriterId;
+use crate::seal::{Sealed, SealedKind};
+use crate::snapshot::{Snapshot, SnapshotId, SnapshotRecord};
+use std::sync::Arc;
+
+/// See [`Keeper`]. Dropping it ends the session: what it was told is there is no longer kept for it.
+pub struct Handle {
+    domain: Arc<Domain>,
+    client: String,
+    writer: Arc<Writer>,
+    rights: Rights,
+    pins: Arc<Pins>,
+    failures_seen: u64,
+    shared: bool,
+}
+
+impl Handle {
+    pub(crate) fn new(domain: Arc<Domain>, client: &str, rights: Rights, shared: bool) -> Self {
+        let writer = domain.writer(WriterId::of(client));
+        let pins = domain.pins();
+        let failures_seen = writer.failures();
+        Self { domain, client: client.to_owned(), writer, rights, pins, failures_seen, shared }
+    }
+
+    const fn may_add(&self) -> Result<(), VaultError> {
+        if self.rights.add { Ok(()) } else { Err(VaultError::Denied("add anything")) }
+    }
+
+    const fn may_administer(&self, what: &'static str) -> Result<(), VaultError> {
+        if self.rights.administer { Ok(()) } else { Err(VaultError::Denied(what)) }
+    }
+
+    fn copies(&self) -> Result<Copies, VaultError> {
+        match self.rights.read {
+            Reading::Nothing => Err(VaultError::Denied("read backups")),
+            Reading::Own => Ok(Copies::Of(self.writer.id)),
+            Reading::Domain => Ok(Copies::All),
+        }
+    }
+
+    /// The newest snapshot of the same client that is kept, preferably of the same plan.
+    fn base_of(&self, record: &SnapshotRecord) -> Result<Option<ChunkId>, VaultError> {
+        let snapshots = self.domain.snapshots()?;
+        let own = snapshots.good.iter().filter(|s| s.record.client == record.client && s.forgotten.is_none());
+        Ok(own.max_by_key(|s| (s.record.plan == record.plan, s.sealed)).map(|s| s.record.root))
+    }
+
+    fn seal_checked(&self, snapshot: &Snapshot) -> Result<(), VaultError> {
+        let domain = &self.domain;
+        // The intent first, then the rounds: whichever of this and a round of another keeper comes second sees the first.
+        let known = rounds::load(domain.store(), domain.id)?.0;
+        let record = &snapshot.record;
+        let intent = record.id.intent_path(domain.id);
+        match domain.store().put(&intent, &[snapshot.encode().into()]) {
+            // Left by an earlier try of the same run, which died.
+            Err(VaultError::Exists(_)) => {
+                domain.store().delete(&intent)?;
+                domain.store().put(&intent, &[snapshot.encode().into()])?;
+            }
+            result => result?,
+        }
+        let result = (|| {
+            if rounds::load(domain.store(), domain.id)?.0 != known {
+                domain.refresh()?;
+            }
+            let base = self.base_of(record)?;
+            domain.retry(|| domain.check_complete(record.root, base, self.writer.id))?;
+            domain.store().put(&record.id.path(domain.id), &[snapshot.encode().into()])
+        })();
+        // The snapshot stands or falls without the intent; one that stays is removed by garbage collection.
+        let _ = domain.store().delete(&intent);
+        result
+    }
+}
+
+impl Keeper for Handle {
+    fn domain(&self) -> DomainId {
+        self.domain.id
+    }
+
+    fn client(&self) -> String {
+        self.client.clone()
+    }
+
+    fn is_near(&self) -> bool {
+        true
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    fn missing(&self, ids: &[ChunkId]) -> Result<Vec<bool>, VaultError> {
+        self.may_add()?;
+        if ids.len() > MISSING_MAX {
+            return Err(VaultError::TooLarge { what: "a question", size: ids.len(), max: MISSING_MAX });
+        }
+        // Before looking: a round of garbage collection that condemns what is found will see the pins.
+        self.pins.add(ids);
+        let writer = self.writer.id;
+        let look = || ids.iter().map(|id| Ok(self.domain.index.own_kind(id, writer)?.is_none())).collect();
+        self.domain.retry(look)
+    }
+
+    fn prove(&self, claims: &[(ChunkId, [u8; 32])]) -> Result<Vec<bool>, VaultError> {
+        self.may_add()?;
+        if claims.len() > MISSING_MAX {
+            return Err(VaultError::TooLarge { what: "a question", size: claims.len(), max: MISSING_MAX });
+        }
+        let mut proven = Vec::with_capacity(claims.len());
+        for (id, hash) in claims {
+            self.pins.add(&[*id]);
+            let mut good = false;
+            for found in self.domain.index.copies(id, self.writer.id)? {
+                // Only what is durable: another writer's object that is on its way may never arrive.
+                if found.kind == SealedKind::Alias || !matches!(found.place, crate::index::set::Place::Stored(_)) {
+                    continue;
+                }
+                good = matches!(self.domain.read_copy(id, &found.place), Ok(sealed) if sealed.hash() == *hash);
+                if good {
+                    break;
+                }
+            }
+            if good {
+                self.writer.put(&self.domain, Sealed::alias(id, hash));
+            }
+            proven.push(good);
+        }
+        Ok(proven)
+    }
+
+    fn put(&self, objects: Vec<Sealed>) -> Result<(), VaultError> {
+        self.may_add()?;
+        for sealed in objects {
+            // The keeper makes aliases itself, after proof.
+            if sealed.kind() == SealedKind::Alias {
+                return Err(VaultError::Denied("put an alias"));
+            }
+            self.pins.add(&[sealed.id()]);
+            self.writer.put(&self.domain, sealed);
+        }
+        self.writer.check(self.failures_seen)
+    }
+
+    fn flush(&self) -> Result<(), VaultError> {
+        self.may_add()?;
+        self.writer.flush(&self.domain);
+        self.writer.check(self.failures_seen)?;
+        self.domain.write_index()
+    }
+
+    fn seal_snapshot(&self, record: SnapshotRecord) -> Result<Snapshot, VaultError> {
+        self.may_add()?;
+        record.check()?;
+        if record.client != self.client {
+            return Err(VaultError::Denied("seal a snapshot of another client"));
+        }
+        self.flush()?;
+        let snapshot = Snapshot { record, sealed: self.domain.now(), forgotten: None };
+        let path = snapshot.record.id.path(self.domain.id);
+        match self.domain.store().get(&path) {
+            Err(VaultError::NotFound(_)) => {}
+            // The same snapshot sealed twice, because the answer of the first time was lost.
+            Ok(bytes) => {
+                let there = Snapshot::decode(snapshot.record.id, &bytes)?;
+                let same = there.record.root == snapshot.record.root && there.record.client == self.client;
+                return if same { Ok(there) } else { Err(VaultError::Exists(path)) };
+            }
+            Err(error) => return Err(error),
+        }
+        self.seal_checked(&snapshot)?;
+        self.pins.clear();
+        Ok(snapshot)
+    }
+
+    fn get(&self, ids: &[ChunkId]) -> Result<Vec<Sealed>, VaultError> {
+        let copies = self.copies()?;
+        if ids.len() > GET_MAX {
+            return Err(VaultError::TooLarge { what: "a question", size: ids.len(), max: GET_MAX });
+        }
+        self.domain.retry(|| self.domain.read_many(ids, copies))
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, VaultError> {
+        let mut all = self.domain.snapshots()?.good;
+        if self.rights.read != Reading::Domain {
+            all.retain(|snapshot| snapshot.record.client == self.client);
+        }
+        Ok(all)
+    }
+
+    fn forget(&self, id: SnapshotId) -> Result<(), VaultError> {
+        self.may_administer("forget a snapshot")?;
+        self.domain.forget(id)
+    }
+
+    fn remember(&self, id: SnapshotId) -> Result<(), VaultError> {
+        self.may_administer("take a forgotten snapshot back")?;
+        self.domain.remember(id)
+    }
+
+    fn key_files(&self) -> Result<Vec<Vec<u8>>, VaultError> {
+        self.domain.key_files()
+    }
+
+    fn add_key_file(&self, bytes: &[u8]) -> Result<(), VaultError> {
+        let file = KeyFile::decode(bytes)?;
+        if file.domain != self.domain.id {
+            return Err(VaultError::damaged("the key file", "it is of another key domain"));
+        }
+        // The first one comes from the client that makes the domain; changing it takes more.
+        if !self.domain.key_files()?.is_empty() {
+            self.may_administer("change the keys of a domain")?;
+        } else {
+            self.may_add()?;
+        }
+        self.domain.add_key_file(bytes)
+    }
+}

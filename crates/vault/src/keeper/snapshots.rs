@@ -1,0 +1,122 @@
+//! The snapshots and key files of a domain in the storage.
+
+use super::domain::Domain;
+use crate::coder::{Reader, checked, close};
+use crate::object::VaultError;
+use crate::snapshot::{Snapshot, SnapshotId};
+
+const MAGIC: &[u8; 8] = b"anvfgot1";
+const VERSION: u16 = 1;
+
+/// All snapshots of a domain.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    /// In the order they were sealed.
+    pub good: Vec<Snapshot>,
+    /// Snapshots that cannot be read, and why.
+    pub bad: Vec<(SnapshotId, VaultError)>,
+    /// Marks of forgetting that cannot be read: they do not count.
+    pub bad_marks: Vec<SnapshotId>,
+}
+
+pub(crate) fn encode_forgotten(time: u64) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&time.to_le_bytes());
+    close(&mut out);
+    out
+}
+
+pub(crate) fn decode_forgotten(bytes: &[u8], id: SnapshotId) -> Result<u64, VaultError> {
+    let what = format!("the mark of forgetting of snapshot {id}");
+    let mut reader = Reader::new(checked(bytes, &what)?, &what);
+    reader.opening(MAGIC, VERSION)?;
+    let time = reader.u64()?;
+    reader.end()?;
+    Ok(time)
+}
+
+impl Domain {
+    fn ids(&self, room: &str) -> Result<Vec<SnapshotId>, VaultError> {
+        let prefix = format!("{room}/{}/", self.id);
+        let listed = self.store().list(&prefix)?;
+        Ok(listed.into_iter().filter_map(|(name, _)| SnapshotId::parse(&name[prefix.len()..])).collect())
+    }
+
+    /// Reads all snapshots.
+    pub(crate) fn snapshots(&self) -> Result<Snapshots, VaultError> {
+        let mut all = Snapshots::default();
+        let mut forgotten = std::collections::HashMap::new();
+        for id in self.ids("forgotten")? {
+            let bytes = match self.store().get(&id.forgotten_path(self.id)) {
+                Err(VaultError::NotFound(_)) => continue,
+                bytes => bytes?,
+            };
+            match decode_forgotten(&bytes, id) {
+                Ok(time) => drop(forgotten.insert(id, time)),
+                Err(_) => all.bad_marks.push(id),
+            }
+        }
+        for id in self.ids("snapshots")? {
+            let bytes = match self.store().get(&id.path(self.id)) {
+                Err(VaultError::NotFound(_)) => continue,
+                bytes => bytes?,
+            };
+            match Snapshot::decode(id, &bytes) {
+                Ok(snapshot) => {
+                    all.good.push(Snapshot { forgotten: forgotten.get(&id).copied(), ..snapshot });
+                }
+                Err(error) => all.bad.push((id, error)),
+            }
+        }
+        all.good.sort_by_key(|snapshot| (snapshot.sealed, snapshot.record.id));
+        Ok(all)
+    }
+
+    /// Snapshots that someone is about to seal; None stands for one that cannot be read.
+    pub(crate) fn intents(&self) -> Result<Vec<(SnapshotId, Option<Snapshot>)>, VaultError> {
+        let mut all = Vec::new();
+        for id in self.ids("intents")? {
+            match self.store().get(&id.intent_path(self.id)) {
+                Err(VaultError::NotFound(_)) => {}
+                bytes => all.push((id, Snapshot::decode(id, &bytes?).ok())),
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn forget(&self, id: SnapshotId) -> Result<(), VaultError> {
+        self.store().get(&id.path(self.id))?;
+        match self.store().put(&id.forgotten_path(self.id), &[encode_forgotten(self.now()).into()]) {
+            Err(VaultError::Exists(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    pub(crate) fn remember(&self, id: SnapshotId) -> Result<(), VaultError> {
+        self.store().get(&id.path(self.id))?;
+        self.store().delete(&id.forgotten_path(self.id))
+    }
+
+    pub(crate) fn key_files(&self) -> Result<Vec<Vec<u8>>, VaultError> {
+        let mut names: Vec<String> =
+            self.store().list(&format!("keys/{}/", self.id))?.into_iter().map(|(name, _)| name).collect();
+        names.reverse();
+        names.into_iter().map(|name| self.store().get(&name).map(|bytes| bytes.to_vec())).collect()
+    }
+
+    pub(crate) fn add_key_file(&self, bytes: &[u8]) -> Result<(), VaultError> {
+        let prefix = format!("keys/{}/", self.id);
+        loop {
+            let last = self.store().list(&prefix)?.into_iter().filter_map(|(name, _)| {
+                u64::from_str_radix(name[prefix.len()..].strip_suffix(".key")?, 16).ok()
+            });
+            let next = last.max().map_or(1, |last| last.saturating_add(1));
+            match self.store().put(&format!("{prefix}{next:016x}.key"), &[bytes.to_vec().into()]) {
+                // Another came first; the next number is tried.
+                Err(VaultError::Exists(_)) => {}
+                result => return result,
+            }
+        }
+    }
+}

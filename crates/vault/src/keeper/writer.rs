@@ -1,0 +1,117 @@
+//! The packs that one client is filling.
+
+use super::domain::Domain;
+use crate::keys::DomainId;
+use crate::object::{Kind, VaultError};
+use crate::pack::{PackBuilder, WriterId, pack_kind};
+use crate::seal::Sealed;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Shared by all sessions of one client.
+pub(crate) struct Writer {
+    pub id: WriterId,
+    domain: DomainId,
+    state: Mutex<State>,
+    idle: Condvar,
+}
+
+struct State {
+    data: PackBuilder,
+    trees: PackBuilder,
+    in_flight: usize,
+    /// How many packs could not be stored, and why the last one: every session that began before has lost objects.
+    failures: u64,
+    reason: Option<VaultError>,
+}
+
+impl Writer {
+    pub(crate) fn new(domain: DomainId, id: WriterId) -> Self {
+        let pack = |kind| PackBuilder::new(kind, domain, id);
+        let state =
+            State { data: pack(Kind::Data), trees: pack(Kind::Tree), in_flight: 0, failures: 0, reason: None };
+        Self { id, domain, state: Mutex::new(state), idle: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The count that [`Self::check`] compares with.
+    pub(crate) fn failures(&self) -> u64 {
+        self.state().failures
+    }
+
+    /// An error if a pack could not be stored since `seen` was counted.
+    pub(crate) fn check(&self, seen: u64) -> Result<(), VaultError> {
+        let state = self.state();
+        match &state.reason {
+            Some(reason) if state.failures > seen => Err(reason.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an object into the pack of its kind.
+    pub(crate) fn put(self: &Arc<Self>, domain: &Arc<Domain>, sealed: Sealed) {
+        let full = {
+            let mut state = self.state();
+            if !domain.index.hold(self.id, &sealed) {
+                return;
+            }
+            let kind = pack_kind(sealed.kind());
+            let pack = if kind == Kind::Tree { &mut state.trees } else { &mut state.data };
+            pack.push(sealed);
+            let full = pack.is_full(domain.shared.options.pack_size);
+            full.then(|| {
+                state.in_flight += 1;
+                self.take(&mut state, kind)
+            })
+        };
+        if let Some(pack) = full {
+            self.upload(domain, pack);
+        }
+    }
+
+    fn take(&self, state: &mut State, kind: Kind) -> PackBuilder {
+        let pack = if kind == Kind::Tree { &mut state.trees } else { &mut state.data };
+        std::mem::replace(pack, PackBuilder::new(kind, self.domain, self.id))
+    }
+
+    fn upload(self: &Arc<Self>, domain: &Arc<Domain>, pack: PackBuilder) {
+        let (writer, domain_of_job) = (self.clone(), domain.clone());
+        domain.shared.uploader.run(Box::new(move || {
+            let result = domain_of_job.store_pack(pack);
+            let mut state = writer.state();
+            state.in_flight -= 1;
+            if let Err(error) = result {
+                state.failures += 1;
+                state.reason = Some(error);
+            }
+            drop(state);
+            writer.idle.notify_all();
+        }));
+    }
+
+    /// Stores all that was taken and waits for it.
+    pub(crate) fn flush(self: &Arc<Self>, domain: &Arc<Domain>) {
+        let packs: Vec<PackBuilder> = {
+            let mut state = self.state();
+            let mut packs = Vec::new();
+            // Data first: a crash in between leaves no tree without what it refers to.
+            for kind in [Kind::Data, Kind::Tree] {
+                let pack = self.take(&mut state, kind);
+                if !pack.is_empty() {
+                    state.in_flight += 1;
+                    packs.push(pack);
+                }
+            }
+            packs
+        };
+        for pack in packs {
+            self.upload(domain, pack);
+        }
+        let mut state = self.state();
+        while state.in_flight > 0 {
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
