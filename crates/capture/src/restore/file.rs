@@ -74,14 +74,22 @@ pub(crate) struct FileTask {
     complete: std::sync::atomic::AtomicBool,
 }
 
-impl Drop for FileTask {
-    fn drop(&mut self) {
+impl FileTask {
+    /// Removes a file that was made and did not become whole.
+    fn discard(&self) {
         if self.fresh
-            && !self.complete.load(Relaxed)
+            && !self.complete.swap(true, Relaxed)
             && let Ok(directory) = self.directory.fd()
         {
             let _ = unlinkat(&*directory, &self.name, AtFlags::empty()); // nothing more can be done
         }
+    }
+}
+
+/// Also when the restore ends early.
+impl Drop for FileTask {
+    fn drop(&mut self) {
+        self.discard();
     }
 }
 
@@ -266,6 +274,7 @@ impl Restorer<'_> {
         }
         let failed = file.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(error) = failed {
+            file.discard(); // before its directory gets its times
             return self.not_restored(engine, &file.job, file.entry.clone(), file.first, error);
         }
         let defer = if file.first { Flags::LOCKING } else { 0 };
