@@ -5,6 +5,7 @@ use super::{
     engine::{Engine, Task},
     job::Job,
     link::Claim,
+    special::remove,
     target::{InTheWay, Restorer, open_existing},
     write::Writing,
 };
@@ -16,7 +17,7 @@ use crate::{
 };
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, ftruncate, openat, unlinkat},
     io::Errno,
 };
 use std::{
@@ -108,7 +109,7 @@ impl Restorer<'_> {
         }
     }
 
-    fn make_entry(
+    pub(super) fn make_entry(
         &self,
         engine: &Engine<'_, Self>,
         job: &Arc<Job>,
@@ -180,6 +181,8 @@ impl Restorer<'_> {
                     unlock(&open_existing(directory, name, OFlags::RDONLY)?)?;
                     return open_existing(directory, name, OFlags::RDWR).map(|fd| (fd, false));
                 }
+                // A program that runs keeps its file; the new one gets the name.
+                Err(Errno::TXTBSY) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -289,88 +292,7 @@ impl Restorer<'_> {
         self.done(engine, &file.job, file.entry.clone(), file.first, true)
     }
 
-    /// Links, pipes, sockets, devices.
-    fn special(
-        &self,
-        engine: &Engine<'_, Self>,
-        job: &Arc<Job>,
-        directory: &OwnedFd,
-        name: &CStr,
-        entry: &Entry,
-        there: Option<Stat>,
-    ) -> Result<(), WriteFailed> {
-        if let Some(stat) = there {
-            remove(directory, name, &stat)?;
-        }
-        let mode = Mode::RUSR | Mode::WUSR;
-        let make = |kind, device| mknodat(directory, name, kind, mode, device);
-        match &entry.kind {
-            EntryKind::Symlink(target) => symlinkat(&**target, directory, name)?,
-            EntryKind::Fifo => make(FileType::Fifo, 0)?,
-            EntryKind::Socket => make(FileType::Socket, 0)?,
-            EntryKind::CharDevice(device) => make(FileType::CharacterDevice, makedev(device.major, device.minor))?,
-            EntryKind::BlockDevice(device) => make(FileType::BlockDevice, makedev(device.major, device.minor))?,
-            EntryKind::File(_) | EntryKind::Image(_) | EntryKind::Directory(_) => return Err(Errno::INVAL.into()),
-        }
-        let handle = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let reached = match entry.kind {
-            EntryKind::Symlink(_) => Reached::Link(&handle),
-            _ => Reached::Handle(&handle),
-        };
-        let path = || job.path_of(&entry.name);
-        self.applier(engine).apply(reached, &entry.attributes, 0, &path).map_err(WriteFailed::Fatal)
-    }
-
-    /// Makes one more name for a file that was restored.
-    fn link(
-        &self,
-        engine: &Engine<'_, Self>,
-        job: &Arc<Job>,
-        entry: Entry,
-        handle: &Arc<Handle>,
-        first: &Arc<Job>,
-        first_name: &[u8],
-    ) -> Result<(), CaptureError> {
-        let name = CString::new(&*entry.name).expect("invariant: decoded names have no zero byte");
-        let old_name = CString::new(first_name).expect("invariant: decoded names have no zero byte");
-        let linked = || -> Result<bool, Errno> {
-            let (new, old) = (handle.fd()?, first.handle().ok_or(Errno::NOENT)?.fd()?);
-            let original = stat_at(&*old, &old_name)?;
-            match stat_at(&*new, &name) {
-                Ok(stat) if stat.same_file(&original) => return Ok(true),
-                Ok(stat) => match self.in_the_way(&entry, &stat) {
-                    InTheWay::Keep => return Ok(false),
-                    InTheWay::Same | InTheWay::Replace => remove(&new, &name, &stat)?,
-                },
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
-            linkat(&*old, &old_name, &*new, &name, AtFlags::empty())?;
-            // The name could have been given to another file meanwhile.
-            if stat_at(&*new, &name)?.same_file(&original) { Ok(true) } else { Err(Errno::STALE) }
-        };
-        match linked() {
-            Ok(true) => {
-                self.counts.links.fetch_add(1, Relaxed);
-                self.done(engine, job, entry, false, true)
-            }
-            Ok(false) => {
-                self.counts.kept.fetch_add(1, Relaxed);
-                engine.monitor.issue(IssueKind::Kept, job.path_of(&entry.name), "something is there already and stays");
-                self.done(engine, job, entry, false, false)
-            }
-            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
-                self.not_restored(engine, job, entry, false, WriteFailed::Io(error))
-            }
-            Err(error) => {
-                let message = format!("it cannot be linked to its other name ({error}) and becomes a file of its own");
-                engine.monitor.issue(IssueKind::AttributeNotRestored, job.path_of(&entry.name), message);
-                self.make_entry(engine, job, entry, handle.clone(), false)
-            }
-        }
-    }
-
-    fn not_restored(
+    pub(super) fn not_restored(
         &self,
         engine: &Engine<'_, Self>,
         job: &Arc<Job>,
@@ -393,7 +315,7 @@ impl Restorer<'_> {
     }
 
     /// Counts, lets those go on that waited for this file, and settles.
-    fn done(
+    pub(super) fn done(
         &self,
         engine: &Engine<'_, Self>,
         job: &Arc<Job>,
@@ -419,17 +341,5 @@ fn hand_out(engine: &Engine<'_, Restorer<'_>>, file: &Arc<FileTask>, batch: &mut
     if !batch.is_empty() {
         file.pending.fetch_add(1, AcqRel);
         engine.pool.push(Task::Own(Own::Pieces(file.clone(), std::mem::take(batch))));
-    }
-}
-
-/// Removes what is in the way; a directory only if it is empty.
-fn remove(directory: &OwnedFd, name: &CStr, stat: &Stat) -> Result<(), Errno> {
-    let flags = if stat.kind == StatKind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-    match unlinkat(directory, name, flags) {
-        Err(Errno::PERM) if stat.kind == StatKind::File => {
-            unlock(&open_existing(directory, name, OFlags::RDONLY)?)?;
-            unlinkat(directory, name, flags)
-        }
-        result => result,
     }
 }

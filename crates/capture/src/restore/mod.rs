@@ -12,6 +12,7 @@ mod job;
 mod link;
 mod plan;
 mod select;
+mod special;
 mod target;
 mod verify;
 pub(crate) mod write;

@@ -8,8 +8,10 @@
 //! whatever came before, so that a small change touches few objects and equal trees have equal ids.
 
 mod content;
+mod content_read;
 mod entry;
 mod leaf;
+mod leaf_read;
 mod object;
 mod read;
 mod spine;
@@ -23,9 +25,10 @@ pub use content::ContentWriter;
 pub use entry::{
     Attributes, Content, Device, Entry, EntryKind, LinkGroup, Listing, Owner, Segment, Timestamp, Totals, Xattr, Xattrs,
 };
-pub use leaf::Leaf;
+pub use leaf_read::Leaf;
 pub use object::Node;
-pub use read::{ContentReader, DirectoryCursor, DirectoryReader, Nodes, read_root, read_xattrs};
+pub use content_read::ContentReader;
+pub use read::{DirectoryCursor, DirectoryReader, Nodes, read_root, read_xattrs};
 pub use write::{DirectoryWriter, SealedLeaf, write_root};
 pub use xattrs::seal_xattrs;
 

@@ -2,7 +2,7 @@
 
 use super::{
     ChunkId, Entry, Leaf, NAME_MAX, OBJECT_MAX, Segment, TreeError, VERSION, XATTR_VALUE_INLINE_MAX, XATTR_VALUE_MAX,
-    leaf::read_segments, wire::Reader,
+    leaf_read::read_segments, wire::Reader,
 };
 
 pub(crate) const KIND_LEAF: u8 = 1;
