@@ -165,8 +165,8 @@ mod tests {
     /// The definition, byte by byte.
     fn cut_plainly(chunker: &Chunker, data: &[u8]) -> usize {
         let mut hash = 0u64;
-        for at in CHUNK_SIZE_MIN..data.len().min(CHUNK_SIZE_MAX) {
-            hash = (hash << 1).wrapping_add(chunker.gear[usize::from(data[at])]);
+        for (at, byte) in data.iter().enumerate().take(CHUNK_SIZE_MAX).skip(CHUNK_SIZE_MIN) {
+            hash = (hash << 1).wrapping_add(chunker.gear[usize::from(*byte)]);
             let mask = if at < CHUNK_SIZE_AVERAGE { MASK_BEFORE } else { MASK_AFTER };
             if hash & mask == 0 {
                 return at + 1;
@@ -182,8 +182,11 @@ mod tests {
         assert_eq!(lengths(&chunker, &noise(1, 12 << 20)), GOLDEN_LENGTHS);
         assert_eq!(lengths(&chunker, &vec![0; 9 << 20]), [4 << 20, 4 << 20, 1 << 20]);
     }
-    const GOLDEN_GEAR_0: u64 = 0;
-    const GOLDEN_LENGTHS: [usize; 1] = [0];
+    const GOLDEN_GEAR_0: u64 = 16_774_598_654_753_240_869;
+    const GOLDEN_LENGTHS: [usize; 10] = [
+        2_021_162, 927_717, 2_225_617, 1_055_268, 883_747, 1_207_302, 1_067_358, 1_632_691, 1_120_483,
+        441_567,
+    ];
 
     #[test]
     fn two_bytes_in_one_step_cut_as_one_byte_does() {
@@ -215,7 +218,13 @@ mod tests {
         changed.splice((10 << 20)..(10 << 20), *b"inserted");
         let cuts = |data: &[u8]| {
             let mut at = 0;
-            lengths(&chunker, data).iter().map(|l| { at += l; blake3::hash(&data[at - l..at]) }).collect::<Vec<_>>()
+            lengths(&chunker, data)
+                .iter()
+                .map(|l| {
+                    at += l;
+                    blake3::hash(&data[at - l..at])
+                })
+                .collect::<Vec<_>>()
         };
         let (before, after) = (cuts(&data), cuts(&changed));
         let new = after.iter().filter(|hash| !before.contains(hash)).count();

@@ -19,7 +19,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn bytes(&mut self, length: usize) -> Result<&'a [u8], VaultError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.bad("it ends too early"))?;
+        let (taken, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| self.bad("it ends too early"))?;
         self.rest = rest;
         Ok(taken)
     }

@@ -121,7 +121,9 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], VaultError> {
 
 /// An AES-256-GCM key.
 pub(crate) fn aead(key: &[u8; 32]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("invariant: a key of this cipher has 32 bytes"))
+    LessSafeKey::new(
+        UnboundKey::new(&AES_256_GCM, key).expect("invariant: a key of this cipher has 32 bytes"),
+    )
 }
 
 /// Bytes that [`wrap`] adds.

@@ -25,6 +25,7 @@ use crate::object::{ChunkId, Kind, VaultError};
 use crate::seal::{HEADER_SIZE as RECORD_HEADER, SEALED_SIZE_MAX, Sealed, SealedKind};
 use crate::store::Store;
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::fmt;
 
 const MAGIC: &[u8; 8] = b"anvpack1";
@@ -39,7 +40,8 @@ pub const PACK_SIZE_TARGET: usize = 32 << 20;
 /// Most objects of a pack, so that its table stays small beside it.
 pub(crate) const PACK_OBJECTS_MAX: usize = 1 << 16;
 /// No pack is longer: target, one object more, and the table.
-pub(crate) const PACK_SIZE_MAX: usize = PACK_SIZE_TARGET + SEALED_SIZE_MAX + PACK_OBJECTS_MAX * ROW_SIZE + 4096;
+pub(crate) const PACK_SIZE_MAX: usize =
+    PACK_SIZE_TARGET + SEALED_SIZE_MAX + PACK_OBJECTS_MAX * ROW_SIZE + 4096;
 /// Read from the end of a pack at first; enough for the table of most.
 const TAIL_SIZE: usize = 64 << 10;
 
@@ -170,7 +172,10 @@ impl PackBuilder {
         self.size >= target || self.records.len() >= PACK_OBJECTS_MAX
     }
 
-    pub(crate) fn finish(self) -> Result<FinishedPack, VaultError> {
+    /// The pack's bytes. Of two objects with the same id the first is taken.
+    pub(crate) fn finish(mut self) -> Result<FinishedPack, VaultError> {
+        let mut seen = HashSet::with_capacity(self.records.len());
+        self.records.retain(|sealed| seen.insert(sealed.id()));
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&VERSION.to_le_bytes());
         header.push(self.kind.code());
@@ -273,7 +278,8 @@ impl Contents {
         for _ in 0..count {
             let id = ChunkId(reader.array()?);
             let (offset, length) = (reader.u32()?, reader.u32()?);
-            let kind = SealedKind::from_code(reader.u8()?).ok_or_else(|| bad("an object in it is of unknown kind"))?;
+            let kind = SealedKind::from_code(reader.u8()?)
+                .ok_or_else(|| bad("an object in it is of unknown kind"))?;
             if rows.last().is_some_and(|last| last.id >= id) || pack_kind(kind) != name.kind {
                 return Err(bad("its table is out of order"));
             }
@@ -283,7 +289,8 @@ impl Contents {
             return Err(bad("its table does not fit its length"));
         }
         reader.end()?;
-        check_layout(&rows, size, tail.len()).ok_or_else(|| bad("its objects do not lie one behind the other"))?;
+        check_layout(&rows, size, tail.len())
+            .ok_or_else(|| bad("its objects do not lie one behind the other"))?;
         Ok(Self { name, writer, size, rows })
     }
 }
@@ -328,7 +335,13 @@ mod tests {
         let mut builder = PackBuilder::new(Kind::Data, DOMAIN, WriterId::of("alpha"));
         for number in 0..count {
             let plain = number.to_le_bytes();
-            builder.push(Sealed::seal(&keys, &chunk_id(&keys.id, Kind::Data, &[], &plain), Kind::Data, &[], &plain));
+            builder.push(Sealed::seal(
+                &keys,
+                &chunk_id(&keys.id, Kind::Data, &[], &plain),
+                Kind::Data,
+                &[],
+                &plain,
+            ));
         }
         builder.finish().unwrap()
     }
@@ -342,7 +355,8 @@ mod tests {
             let read = Contents::load(&store, DOMAIN, made.contents.name, size).unwrap();
             assert_eq!(read, made.contents);
             for row in &read.rows {
-                let bytes = store.get_range(&read.name.path(DOMAIN), u64::from(row.offset), row.length as usize);
+                let bytes =
+                    store.get_range(&read.name.path(DOMAIN), u64::from(row.offset), row.length as usize);
                 assert_eq!(Sealed::parse(bytes.unwrap()).unwrap().id(), row.id);
             }
         }

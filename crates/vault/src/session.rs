@@ -105,7 +105,9 @@ impl Session {
     /// [`VaultError::Key`] if the keys are of another domain than the keeper serves.
     pub fn new(keeper: Arc<dyn Keeper>, keys: DomainKeys) -> Result<Self, VaultError> {
         if keeper.domain() != keys.domain() {
-            return Err(VaultError::Key("this key is of another key domain than the vault was asked for".into()));
+            return Err(VaultError::Key(
+                "this key is of another key domain than the vault was asked for".into(),
+            ));
         }
         let (near, shared) = (keeper.is_near(), keeper.is_shared());
         Ok(Self {
@@ -177,7 +179,8 @@ impl Session {
     fn send(&self, items: &[ItemRef<'_>]) -> Result<(), VaultError> {
         let ids: Vec<ChunkId> = items.iter().map(|item| item.id).collect();
         let missing = self.keeper.missing(&ids)?;
-        let lacking: Vec<&ItemRef<'_>> = items.iter().zip(&missing).filter(|(_, m)| **m).map(|(item, _)| item).collect();
+        let lacking: Vec<&ItemRef<'_>> =
+            items.iter().zip(&missing).filter(|(_, m)| **m).map(|(item, _)| item).collect();
         let mut sealed: Vec<Sealed> = Vec::with_capacity(lacking.len());
         for item in lacking {
             self.counters.new_objects.fetch_add(1, Ordering::Relaxed);
@@ -253,10 +256,13 @@ impl Session {
     #[allow(clippy::type_complexity)]
     pub fn snapshots(&self) -> Result<Vec<(Snapshot, Result<Vec<u8>, VaultError>)>, VaultError> {
         let all = self.keeper.snapshots()?;
-        Ok(all.into_iter().map(|snapshot| {
-            let meta = snapshot.record.open_meta(&self.keys);
-            (snapshot, meta)
-        }).collect())
+        Ok(all
+            .into_iter()
+            .map(|snapshot| {
+                let meta = snapshot.record.open_meta(&self.keys);
+                (snapshot, meta)
+            })
+            .collect())
     }
 }
 
@@ -281,7 +287,11 @@ impl Sink for Session {
             return Err(VaultError::TooLarge { what: "an object", size: plain.len(), max: PLAIN_SIZE_MAX });
         }
         if refs.len() > REFS_MAX || (kind == Kind::Data && !refs.is_empty()) {
-            return Err(VaultError::TooLarge { what: "a list of references", size: refs.len(), max: REFS_MAX });
+            return Err(VaultError::TooLarge {
+                what: "a list of references",
+                size: refs.len(),
+                max: REFS_MAX,
+            });
         }
         let id = chunk_id(&self.keys.id, kind, refs, plain);
         self.counters.put_objects.fetch_add(1, Ordering::Relaxed);
@@ -335,11 +345,12 @@ impl Source for Session {
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Object>, VaultError> {
-        debug_assert!(READ_AT_ONCE <= GET_MAX);
+        const { assert!(READ_AT_ONCE <= GET_MAX) };
         let mut all = Vec::with_capacity(ids.len());
         for group in ids.chunks(READ_AT_ONCE) {
             let sealed = self.keeper.get(group)?;
-            if sealed.len() != group.len() || sealed.iter().zip(group).any(|(sealed, id)| sealed.id() != *id) {
+            if sealed.len() != group.len() || sealed.iter().zip(group).any(|(sealed, id)| sealed.id() != *id)
+            {
                 return Err(VaultError::damaged("the keeper's answer", "it is not what was asked for"));
             }
             for sealed in sealed {

@@ -146,7 +146,10 @@ impl SnapshotRecord {
     /// [`VaultError::Damaged`].
     pub fn open_meta(&self, keys: &DomainKeys) -> Result<Vec<u8>, VaultError> {
         keys.open_meta(&self.clear(), &self.meta).ok_or_else(|| {
-            VaultError::damaged(format!("snapshot {}", self.id), "it is not what the client sealed with this key")
+            VaultError::damaged(
+                format!("snapshot {}", self.id),
+                "it is not what the client sealed with this key",
+            )
         })
     }
 }
@@ -210,7 +213,14 @@ mod tests {
 
     #[test]
     fn version_1_has_these_bytes() {
-        assert_eq!(hex(&snapshot(vec![9]).encode()), "");
+        let golden = concat!(
+            "616e76736e61703101004d0000000000000001010101010101010101010101010101",
+            "0500616c70686107006e696768746c7902007231fbffffffffffffff",
+            "0202020202020202020202020202020202020202020202020202020202020202",
+            "0100000000000000020000000000000003000000000000000400000000000000",
+            "0100000009f56e9fbd5ec7da98bfe35e2db24234d1",
+        );
+        assert_eq!(hex(&snapshot(vec![9]).encode()), golden);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub trait Store: Send + Sync {
     /// [`VaultError::NotFound`], [`VaultError::TooLarge`] beyond [`OBJECT_SIZE_MAX`], [`VaultError::Store`].
     fn get(&self, name: &str) -> Result<Bytes, VaultError>;
 
-    /// Reads `length` bytes from `offset`.
+    /// Reads `length` bytes, at least one, from `offset`.
     ///
     /// # Errors
     /// As [`Store::get`]; [`VaultError::Damaged`] if the object ends before.
@@ -71,7 +71,9 @@ pub fn check_name(name: &str) -> Result<(), VaultError> {
     let part_is_good = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
     };
     if name.len() <= NAME_LENGTH_MAX && name.split('/').all(part_is_good) {
         return Ok(());
@@ -95,7 +97,11 @@ pub fn probe(store: &dyn Store, nonce: u64) -> Result<(), VaultError> {
     let result = (|| {
         match store.put(&name, &[Bytes::from_static(b"overwritten")]) {
             Err(VaultError::Exists(_)) => {}
-            Ok(()) => return unfit("it overwrites an object that it was told not to overwrite (If-None-Match is ignored)"),
+            Ok(()) => {
+                return unfit(
+                    "it overwrites an object that it was told not to overwrite (If-None-Match is ignored)",
+                );
+            }
             Err(error) => return Err(error),
         }
         if store.get(&name)? != b"first content"[..] {

@@ -16,7 +16,8 @@ fn block_of(id: &ChunkId, blocks: usize) -> usize {
 }
 
 fn bits_of(id: &ChunkId) -> impl Iterator<Item = usize> + '_ {
-    (0..PROBES).map(|probe| usize::from(u16::from_le_bytes([id.0[16 + 2 * probe], id.0[17 + 2 * probe]])) % 512)
+    (0..PROBES)
+        .map(|probe| usize::from(u16::from_le_bytes([id.0[16 + 2 * probe], id.0[17 + 2 * probe]])) % 512)
 }
 
 /// The filter of these ids.

@@ -33,7 +33,11 @@ pub(crate) fn choose(segments: &[Arc<Segment>]) -> Vec<Arc<Segment>> {
 }
 
 /// Writes the entries of `old` whose packs are not in `without` into new segments, which take the place of `old`.
-pub(crate) fn merge(index: &Index, old: &[Arc<Segment>], without: &HashSet<PackName>) -> Result<(), VaultError> {
+pub(crate) fn merge(
+    index: &Index,
+    old: &[Arc<Segment>],
+    without: &HashSet<PackName>,
+) -> Result<(), VaultError> {
     let _one = index.writing();
     let total: usize = old.iter().map(|segment| segment.entries).sum();
     let mut writer = Writer {
@@ -84,7 +88,13 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn push(&mut self, id: ChunkId, pack: PackInfo, entry: Entry, old: &[Arc<Segment>]) -> Result<(), VaultError> {
+    fn push(
+        &mut self,
+        id: ChunkId,
+        pack: PackInfo,
+        entry: Entry,
+        old: &[Arc<Segment>],
+    ) -> Result<(), VaultError> {
         let copy = (pack.name, entry.offset);
         match &mut self.last {
             Some((last, copies)) if *last == id => {

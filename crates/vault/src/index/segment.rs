@@ -152,30 +152,34 @@ fn encode_block(group: &[Entry], out: &mut Vec<u8>) {
     out.extend_from_slice(&sum.to_le_bytes());
 }
 
-fn decode_block(block: &[u8], packs: usize) -> Option<Vec<Entry>> {
+/// Number of entries of a block; None if the block is not what was written. `checked` says that its checksum was compared before.
+fn count_of(block: &[u8], checked: bool) -> Option<usize> {
     let body = block.get(..BLOCK_SIZE - 4)?;
-    if block.len() != BLOCK_SIZE || crc32c::crc32c(body).to_le_bytes() != block[BLOCK_SIZE - 4..] {
+    if block.len() != BLOCK_SIZE
+        || (!checked && crc32c::crc32c(body).to_le_bytes() != block[BLOCK_SIZE - 4..])
+    {
         return None;
     }
     let count = usize::from(u16::from_le_bytes([body[BLOCK_SIZE - 6], body[BLOCK_SIZE - 5]]));
-    let number = |at: usize| Some(u32::from_le_bytes(body.get(at..at + 4)?.try_into().ok()?));
-    let mut entries = Vec::with_capacity(count.min(BLOCK_ENTRIES));
-    for at in (0..count).map(|place| place * ENTRY_SIZE) {
-        let id = ChunkId(body.get(at..at + 32)?.try_into().ok()?);
-        let entry = Entry {
-            id,
-            pack: number(at + 32)?,
-            offset: number(at + 36)?,
-            length: number(at + 40)?,
-            kind: *body.get(at + 44)?,
-        };
-        SealedKind::from_code(entry.kind)?;
-        if entry.pack as usize >= packs {
-            return None;
-        }
-        entries.push(entry);
-    }
-    (count <= BLOCK_ENTRIES).then_some(entries)
+    (count <= BLOCK_ENTRIES).then_some(count)
+}
+
+fn id_of(block: &[u8], place: usize) -> &[u8] {
+    &block[place * ENTRY_SIZE..place * ENTRY_SIZE + 32]
+}
+
+/// One entry of a block whose count covers it; None if it names what there is not.
+fn entry_of(block: &[u8], place: usize, packs: usize) -> Option<Entry> {
+    let row = block.get(place * ENTRY_SIZE..(place + 1) * ENTRY_SIZE)?;
+    let number = |at: usize| Some(u32::from_le_bytes(row.get(at..at + 4)?.try_into().ok()?));
+    let id = ChunkId(row[..32].try_into().ok()?);
+    let entry = Entry { id, pack: number(32)?, offset: number(36)?, length: number(40)?, kind: row[44] };
+    SealedKind::from_code(entry.kind)?;
+    ((entry.pack as usize) < packs).then_some(entry)
+}
+
+fn decode_block(block: &[u8], packs: usize) -> Option<Vec<Entry>> {
+    (0..count_of(block, false)?).map(|place| entry_of(block, place, packs)).collect()
 }
 
 impl Segment {
@@ -201,7 +205,9 @@ impl Segment {
         if size != (length + blocks_size) as u64 {
             return Err(VaultError::damaged(what, "it is not as long as it says"));
         }
-        if blocks_size <= RESIDENT_SIZE_MAX {
+        if blocks_size == 0 {
+            segment.resident = Some(Bytes::new());
+        } else if blocks_size <= RESIDENT_SIZE_MAX {
             let blocks = store.get_range(&path, segment.blocks_at, blocks_size)?;
             if *blake3::hash(&blocks).as_bytes() != segment.blocks_hash {
                 return Err(VaultError::damaged(what, "its checksum does not match"));
@@ -290,11 +296,17 @@ impl Segment {
         let start = self.fences.partition_point(|fence| *fence < sought).saturating_sub(1);
         for block in start..end {
             let bytes = self.blocks(store, block, 1)?;
-            // Most blocks looked into hold no second copy: the entry is found before the block is decoded as a whole.
-            let entries = self.entries_of(&bytes)?;
-            let first = entries.partition_point(|entry| entry.id < *id);
-            for (at, entry) in entries.iter().enumerate().skip(first).take_while(|(_, entry)| entry.id == *id) {
-                found(block * BLOCK_ENTRIES + at, *entry);
+            let bad = || VaultError::damaged("index", "the checksum of a block does not match");
+            let count = count_of(&bytes, self.resident.is_some()).ok_or_else(bad)?;
+            // Only the entry that is sought is decoded.
+            let (mut low, mut high) = (0, count);
+            while low < high {
+                let middle = low.midpoint(high);
+                if id_of(&bytes, middle) < &id.0[..] { low = middle + 1 } else { high = middle }
+            }
+            for place in (low..count).take_while(|place| id_of(&bytes, *place) == id.0) {
+                let entry = entry_of(&bytes, place, self.packs.len()).ok_or_else(bad)?;
+                found(block * BLOCK_ENTRIES + place, entry);
             }
         }
         Ok(())
@@ -320,6 +332,7 @@ impl Segment {
     }
 
     /// Bytes of memory that it takes.
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.fences.len() * 8
             + self.filter.len()
@@ -381,7 +394,11 @@ mod tests {
     }
 
     fn packs() -> Vec<PackInfo> {
-        let info = |n| PackInfo { name: PackName { kind: Kind::Data, hash: [n; 32] }, writer: WriterId([n; 16]), size: 9 };
+        let info = |n| PackInfo {
+            name: PackName { kind: Kind::Data, hash: [n; 32] },
+            writer: WriterId([n; 16]),
+            size: 9,
+        };
         vec![info(1), info(2)]
     }
 
@@ -453,7 +470,10 @@ mod tests {
             let mut bytes = bytes.to_vec();
             bytes[at] ^= 1 << (at % 8);
             store.tamper(&name.path(DOMAIN), Some(bytes.into()));
-            assert!(matches!(Segment::load(&store, DOMAIN, name, size), Err(VaultError::Damaged { .. })), "byte {at}");
+            assert!(
+                matches!(Segment::load(&store, DOMAIN, name, size), Err(VaultError::Damaged { .. })),
+                "byte {at}"
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::segment::{Entry, PackInfo, Run, SEGMENT_ENTRIES_MAX, Segment, SegmentName, build};
 use crate::keys::{DomainId, random};
-use crate::object::{ChunkId, VaultError};
+use crate::object::{ChunkId, Kind, VaultError};
 use crate::pack::{Contents, PackName, Row, WriterId};
 use crate::seal::{Sealed, SealedKind};
 use crate::store::Store;
@@ -49,9 +49,18 @@ impl Avoided {
     }
 }
 
+type PendingKey = (ChunkId, WriterId, Option<PackName>);
+
+/// All pending copies of an object, or those of one writer.
+fn range(id: &ChunkId, from: WriterId, to: WriterId) -> std::ops::RangeInclusive<PendingKey> {
+    let last = PackName { kind: Kind::Tree, hash: [255; 32] };
+    (*id, from, None)..=(*id, to, Some(last))
+}
+
 struct State {
     segments: Arc<Vec<Arc<Segment>>>,
-    pending: BTreeMap<(ChunkId, WriterId), Place>,
+    /// Copies that are in no segment: on their way (no pack yet), or in stored packs. An object may be in several.
+    pending: BTreeMap<PendingKey, Place>,
     avoided: Arc<Avoided>,
 }
 
@@ -121,11 +130,12 @@ impl Index {
     pub(crate) fn visit(&self, id: &ChunkId, mut found: impl FnMut(Found)) -> Result<(), VaultError> {
         let (segments, avoided) = {
             let state = self.read();
-            let range = (*id, WriterId::MIN)..=(*id, WriterId::MAX);
-            for ((_, writer), place) in state.pending.range(range) {
+            for ((_, writer, _), place) in state.pending.range(range(id, WriterId::MIN, WriterId::MAX)) {
                 let kind = match place {
                     Place::Held(sealed) => sealed.kind(),
-                    Place::Stored(stored) if state.avoided.covers(&stored.pack.name, stored.offset) => continue,
+                    Place::Stored(stored) if state.avoided.covers(&stored.pack.name, stored.offset) => {
+                        continue;
+                    }
                     Place::Stored(stored) => stored.kind,
                 };
                 found(Found { writer: *writer, kind, place: place.clone() });
@@ -136,7 +146,11 @@ impl Index {
             let result = segment.find(&*self.store, id, |_, entry| {
                 let stored = stored(segment, &entry);
                 if !avoided.covers(&stored.pack.name, stored.offset) {
-                    found(Found { writer: stored.pack.writer, kind: stored.kind, place: Place::Stored(stored) });
+                    found(Found {
+                        writer: stored.pack.writer,
+                        kind: stored.kind,
+                        place: Place::Stored(stored),
+                    });
                 }
             });
             if matches!(result, Err(VaultError::Damaged { .. })) {
@@ -166,30 +180,53 @@ impl Index {
         Ok(kind)
     }
 
-    /// Remembers an object that is on its way; false if it is remembered already.
+    /// [`Self::own_kind`], if the object is durable.
+    pub(crate) fn own_stored_kind(
+        &self,
+        id: &ChunkId,
+        writer: WriterId,
+    ) -> Result<Option<SealedKind>, VaultError> {
+        let mut kind = None;
+        self.visit(id, |found| {
+            if found.writer == writer && matches!(found.place, Place::Stored(_)) {
+                kind = Some(found.kind);
+            }
+        })?;
+        Ok(kind)
+    }
+
+    /// Remembers an object that is on its way; false if it is on its way or there already, as far as is known in memory.
     pub(crate) fn hold(&self, writer: WriterId, sealed: &Sealed) -> bool {
         let mut state = self.write();
-        let key = (sealed.id(), writer);
-        match state.pending.get(&key) {
-            Some(Place::Held(_)) => return false,
-            Some(Place::Stored(stored)) if !state.avoided.covers(&stored.pack.name, stored.offset) => return false,
-            _ => {}
+        let id = sealed.id();
+        let there = state.pending.range(range(&id, writer, writer)).any(|(_, place)| match place {
+            Place::Held(_) => true,
+            Place::Stored(stored) => !state.avoided.covers(&stored.pack.name, stored.offset),
+        });
+        if !there {
+            state.pending.insert((id, writer, None), Place::Held(sealed.clone()));
         }
-        state.pending.insert(key, Place::Held(sealed.clone()));
-        true
+        !there
     }
 
     /// What was held for this pack is stored, or lost if `stored` is false.
     pub(crate) fn settle(&self, contents: &Contents, stored: bool) {
+        if stored {
+            self.learn(contents);
+        }
+        let mut state = self.write();
+        for row in &contents.rows {
+            state.pending.remove(&(row.id, contents.writer, None));
+        }
+    }
+
+    /// Takes in what lies in a stored pack.
+    pub(crate) fn learn(&self, contents: &Contents) {
         let pack = PackInfo { name: contents.name, writer: contents.writer, size: contents.size };
         let mut state = self.write();
         for row in &contents.rows {
-            let key = (row.id, contents.writer);
-            if stored {
-                state.pending.insert(key, Place::Stored(place(pack, row)));
-            } else {
-                state.pending.remove(&key);
-            }
+            let key = (row.id, contents.writer, Some(contents.name));
+            state.pending.insert(key, Place::Stored(place(pack, row)));
         }
     }
 
@@ -201,10 +238,10 @@ impl Index {
     /// Writes what is stored and in no segment yet into new ones, in place of `supersedes`.
     pub(crate) fn write_pending(&self, supersedes: &[SegmentName]) -> Result<(), VaultError> {
         let _one = self.writing();
-        let ready: Vec<(ChunkId, WriterId, Stored)> = {
+        let ready: Vec<(PendingKey, Stored)> = {
             let state = self.read();
-            let stored = |((id, writer), place): (&(ChunkId, WriterId), &Place)| match place {
-                Place::Stored(stored) => Some((*id, *writer, *stored)),
+            let stored = |(key, place): (&PendingKey, &Place)| match place {
+                Place::Stored(stored) => Some((*key, *stored)),
                 Place::Held(_) => None,
             };
             state.pending.iter().filter_map(stored).collect()
@@ -222,18 +259,15 @@ impl Index {
             let number = |n: usize| u32::try_from(n).expect("invariant: segments are bounded");
             let supersedes = if last { supersedes.to_vec() } else { Vec::new() };
             let run = Run { id: run, part: number(part), parts: number(parts), supersedes };
-            let (packs, entries) = number_packs(group.iter().map(|(id, _, stored)| (*id, *stored)));
+            let (packs, entries) = number_packs(group.iter().map(|((id, _, _), stored)| (*id, *stored)));
             new.push(self.store_segment(&run, &packs, &entries)?);
         }
         let mut state = self.write();
         let mut segments: Vec<_> = state.segments.to_vec();
         segments.extend(new);
         state.segments = Arc::new(segments);
-        for (id, writer, stored) in ready {
-            // It may have been put again meanwhile, into another pack.
-            if matches!(state.pending.get(&(id, writer)), Some(Place::Stored(now)) if *now == stored) {
-                state.pending.remove(&(id, writer));
-            }
+        for (key, _) in ready {
+            state.pending.remove(&key);
         }
         Ok(())
     }

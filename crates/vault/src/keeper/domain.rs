@@ -61,8 +61,8 @@ pub(crate) struct Domain {
     sessions: Mutex<Vec<Weak<Pins>>>,
     /// Held by whoever changes segments or deletes packs.
     pub maintenance: Mutex<()>,
-    /// Held while the state of the storage is read.
-    refreshing: Mutex<()>,
+    /// Held while the state of the storage is read: the rounds of garbage collection that the index goes by.
+    refreshing: Mutex<Vec<Round>>,
     /// Segments to be removed when the next one is written: superseded, or damaged and made anew.
     obsolete: Mutex<Vec<SegmentName>>,
     /// Segments that were found damaged since the vault was opened.
@@ -101,10 +101,6 @@ impl Domain {
         lock(&self.writers).entry(id).or_insert_with(|| Arc::new(Writer::new(self.id, id))).clone()
     }
 
-    pub(crate) fn writers(&self) -> Vec<Arc<Writer>> {
-        lock(&self.writers).values().cloned().collect()
-    }
-
     pub(crate) fn pins(&self) -> Arc<Pins> {
         let pins = Arc::new(Pins::default());
         let mut sessions = lock(&self.sessions);
@@ -136,7 +132,7 @@ impl Domain {
     /// Reads the state of the storage: rounds of garbage collection, segments, packs. Packs that are in no segment are
     /// looked into, packs that are gone are no longer relied on.
     pub(crate) fn refresh(&self) -> Result<(), VaultError> {
-        let _one = lock(&self.refreshing);
+        let mut seen = lock(&self.refreshing);
         let (rounds, _) = rounds::load(self.store(), self.id)?;
         let of = |wanted: fn(Option<Verdict>) -> bool| -> HashSet<PackName> {
             let rounds = rounds.iter().filter(|round| wanted(round.end.map(|(verdict, _)| verdict)));
@@ -158,19 +154,28 @@ impl Domain {
                 self.index_pack(name, size)?;
             }
         }
+        *seen = rounds;
         Ok(())
+    }
+
+    /// The rounds of garbage collection as of the last refresh.
+    pub(crate) fn rounds_seen(&self) -> Vec<Round> {
+        lock(&self.refreshing).clone()
     }
 
     /// The packs of the domain in the storage, with their sizes.
     pub(crate) fn list_packs(&self) -> Result<Vec<(PackName, u64)>, VaultError> {
         let prefix = packs_prefix(self.id);
         let listed = self.store().list(&prefix)?;
-        Ok(listed.into_iter().filter_map(|(name, size)| Some((PackName::parse(&name[prefix.len()..])?, size))).collect())
+        Ok(listed
+            .into_iter()
+            .filter_map(|(name, size)| Some((PackName::parse(&name[prefix.len()..])?, size)))
+            .collect())
     }
 
     fn index_pack(&self, name: PackName, size: u64) -> Result<(), VaultError> {
         match Contents::load(self.store(), self.id, name, size) {
-            Ok(contents) => self.index.settle(&contents, true),
+            Ok(contents) => self.index.learn(&contents),
             Err(VaultError::NotFound(_)) => {}
             Err(error @ (VaultError::Damaged { .. } | VaultError::Version { .. })) => {
                 lock(&self.unreadable).insert(name, error);
@@ -243,7 +248,7 @@ impl Domain {
         let _one = lock(&self.refreshing);
         let decided = rounds::end(self.store(), self.id, round.number, verdict, self.now())?;
         if decided == Verdict::Abandon {
-            self.index.change_avoided(|avoided| round.packs.iter().for_each(|pack| drop(avoided.packs.remove(pack))));
+            self.index.change_avoided(|avoided| avoided.packs.retain(|pack| !round.packs.contains(pack)));
         }
         Ok(decided)
     }

@@ -232,8 +232,11 @@ impl Domain {
         live.dedup_by_key(|(pack, entry)| (pack.name, entry.offset));
         let mut builders: HashMap<(WriterId, Kind), PackBuilder> = HashMap::new();
         let mut kept = HashSet::new();
+        let mut copied = HashSet::new();
         for (pack, entry) in live {
-            if self.has_good_copy_outside(&entry.id, pack.writer, &going)? {
+            if copied.contains(&(entry.id, pack.writer))
+                || self.has_good_copy_outside(&entry.id, pack.writer, &going)?
+            {
                 continue;
             }
             let place = stored_of(pack, &entry);
@@ -245,6 +248,7 @@ impl Domain {
                 }
                 Err(error) => return Err(error),
             };
+            copied.insert((entry.id, pack.writer));
             report.bytes_rewritten += sealed.bytes().len() as u64;
             let key = (pack.writer, pack.name.kind);
             let new = || PackBuilder::new(pack.name.kind, self.id, pack.writer);
@@ -339,7 +343,10 @@ struct Marker<'a> {
 impl<'a> Marker<'a> {
     fn new(domain: &'a Domain) -> Self {
         let segments = domain.index.segments();
-        let bits = segments.iter().map(|segment| vec![0; segment.entries.next_multiple_of(84).div_ceil(64)]).collect();
+        let bits = segments
+            .iter()
+            .map(|segment| vec![0; segment.entries.next_multiple_of(84).div_ceil(64)])
+            .collect();
         Self {
             domain,
             segments,
@@ -380,14 +387,21 @@ impl<'a> Marker<'a> {
         Ok(())
     }
 
-    fn children(&mut self, trees: &[ChunkId], needed: bool, waiting: &mut Vec<ChunkId>) -> Result<(), VaultError> {
+    fn children(
+        &mut self,
+        trees: &[ChunkId],
+        needed: bool,
+        waiting: &mut Vec<ChunkId>,
+    ) -> Result<(), VaultError> {
         match self.domain.read_many(trees, Copies::All) {
             Ok(read) => read.iter().for_each(|sealed| waiting.extend(sealed.refs())),
             Err(VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_)) => {
                 for id in trees {
                     match self.domain.read_any(id, Copies::All) {
                         Ok(sealed) => waiting.extend(sealed.refs()),
-                        Err(VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_)) => {
+                        Err(
+                            VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_),
+                        ) => {
                             if needed {
                                 self.missing.push(*id);
                             }

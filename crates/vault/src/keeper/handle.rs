@@ -57,7 +57,6 @@ impl Handle {
     fn seal_checked(&self, snapshot: &Snapshot) -> Result<(), VaultError> {
         let domain = &self.domain;
         // The intent first, then the rounds: whichever of this and a round of another keeper comes second sees the first.
-        let known = rounds::load(domain.store(), domain.id)?.0;
         let record = &snapshot.record;
         let intent = record.id.intent_path(domain.id);
         match domain.store().put(&intent, &[snapshot.encode().into()]) {
@@ -69,7 +68,7 @@ impl Handle {
             result => result?,
         }
         let result = (|| {
-            if rounds::load(domain.store(), domain.id)?.0 != known {
+            if rounds::load(domain.store(), domain.id)?.0 != domain.rounds_seen() {
                 domain.refresh()?;
             }
             let base = self.base_of(record)?;
@@ -122,10 +121,13 @@ impl Keeper for Handle {
             let mut good = false;
             for found in self.domain.index.copies(id, self.writer.id)? {
                 // Only what is durable: another writer's object that is on its way may never arrive.
-                if found.kind == SealedKind::Alias || !matches!(found.place, crate::index::set::Place::Stored(_)) {
+                if found.kind == SealedKind::Alias
+                    || !matches!(found.place, crate::index::set::Place::Stored(_))
+                {
                     continue;
                 }
-                good = matches!(self.domain.read_copy(id, &found.place), Ok(sealed) if sealed.hash() == *hash);
+                good =
+                    matches!(self.domain.read_copy(id, &found.place), Ok(sealed) if sealed.hash() == *hash);
                 if good {
                     break;
                 }

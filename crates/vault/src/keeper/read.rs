@@ -137,7 +137,7 @@ impl Domain {
                 Err(error @ (VaultError::Damaged { .. } | VaultError::NotFound(_))) => {
                     if let (VaultError::Damaged { .. }, Place::Stored(stored)) = (&error, &found.place) {
                         let bad = (stored.pack.name, stored.offset);
-                        self.index.change_avoided(|avoided| drop(avoided.objects.insert(bad)));
+                        self.index.change_avoided(|avoided| avoided.objects.extend([bad]));
                     }
                     reason = error;
                 }

@@ -25,6 +25,11 @@ impl Uploader {
         Self { jobs: Some(jobs), threads }
     }
 
+    /// How many jobs it has room for at once.
+    pub(crate) fn limit(&self) -> usize {
+        self.threads.len().max(1)
+    }
+
     /// Runs the job on one of the threads, or here if there are none.
     pub(crate) fn run(&self, job: Job) {
         let unsent = match &self.jobs {

@@ -37,6 +37,8 @@ pub struct Options {
     pub grace: u64,
     /// A pack is rewritten when this share of it, in percent, is no longer referred to.
     pub waste_percent: u64,
+    /// Threads that store packs; None chooses for the storage, 0 stores them in the caller's.
+    pub uploads: Option<usize>,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             forget_delay: 7 * 24 * 3600,
             grace: 3600,
             waste_percent: 30,
+            uploads: None,
         }
     }
 }
@@ -137,10 +140,14 @@ impl Vault {
     /// # Errors
     /// [`VaultError::NotFound`] if there is none, [`VaultError::Damaged`], [`VaultError::Version`].
     pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Self, VaultError> {
-        let read = |name| store.get(name).and_then(|bytes| Descriptor::decode(&bytes, "the vault's descriptor"));
+        let read =
+            |name| store.get(name).and_then(|bytes| Descriptor::decode(&bytes, "the vault's descriptor"));
         let descriptor = match (read(DESCRIPTORS[0]), read(DESCRIPTORS[1])) {
             (Ok(one), Ok(other)) if one != other => {
-                return Err(VaultError::damaged("the vault's descriptor", "its two copies are of different vaults"));
+                return Err(VaultError::damaged(
+                    "the vault's descriptor",
+                    "its two copies are of different vaults",
+                ));
             }
             (Ok(descriptor), _) | (Err(_), Ok(descriptor)) => descriptor,
             (Err(VaultError::NotFound(_)), Err(VaultError::NotFound(_))) => {
@@ -149,7 +156,8 @@ impl Vault {
             (Err(VaultError::NotFound(_)), Err(error)) | (Err(error), Err(_)) => return Err(error),
         };
         // One pack on its way while the next is filled; a far storage answers more at a time.
-        let uploader = Uploader::new(if store.is_near() { 1 } else { 4 });
+        let threads = options.uploads.unwrap_or(if store.is_near() { 1 } else { 4 });
+        let uploader = Uploader::new(threads);
         let shared = Arc::new(Shared { store, options, uploader });
         Ok(Self { shared, descriptor, domains: Mutex::default() })
     }
@@ -191,7 +199,13 @@ impl Vault {
     ///
     /// # Errors
     /// Why the domain's index cannot be read.
-    pub fn handle(&self, domain: DomainId, client: &str, rights: Rights, shared: bool) -> Result<Handle, VaultError> {
+    pub fn handle(
+        &self,
+        domain: DomainId,
+        client: &str,
+        rights: Rights,
+        shared: bool,
+    ) -> Result<Handle, VaultError> {
         Ok(Handle::new(self.domain(domain)?, client, rights, shared))
     }
 

@@ -80,7 +80,13 @@ impl VerifyReport {
         self.snapshots.is_empty() && self.findings.iter().all(|finding| finding.repaired)
     }
 
-    fn find(&mut self, domain: Option<DomainId>, what: impl Into<String>, why: impl ToString, repaired: bool) {
+    fn find(
+        &mut self,
+        domain: Option<DomainId>,
+        what: impl Into<String>,
+        why: impl ToString,
+        repaired: bool,
+    ) {
         let (what, why) = (what.into(), why.to_string());
         self.findings.push(Finding { what, why, domain, repaired, lost: Vec::new() });
     }
@@ -105,7 +111,9 @@ impl Vault {
             });
             match read {
                 Ok(found) if found == self.descriptor() => {}
-                Ok(_) => report.find(None, "the vault's descriptor", format!("{name} is of another vault"), false),
+                Ok(_) => {
+                    report.find(None, "the vault's descriptor", format!("{name} is of another vault"), false)
+                }
                 Err(error) if is_damage(&error) || matches!(error, VaultError::NotFound(_)) => {
                     report.find(None, "the vault's descriptor", format!("{name}: {error}"), false);
                 }
@@ -128,7 +136,9 @@ impl Vault {
             let known = match (room, domain.and_then(DomainId::parse), own) {
                 (Some("packs"), Some(_), Some(own)) => PackName::parse(own).is_some(),
                 (Some("index"), Some(_), Some(own)) => SegmentName::parse(own).is_some(),
-                (Some("snapshots" | "intents" | "forgotten"), Some(_), Some(own)) => SnapshotId::parse(own).is_some(),
+                (Some("snapshots" | "intents" | "forgotten"), Some(_), Some(own)) => {
+                    SnapshotId::parse(own).is_some()
+                }
                 (Some("keys"), Some(_), Some(own)) => own.ends_with(".key"),
                 (Some("gc"), Some(_), Some(_)) => true,
                 _ => DESCRIPTORS.contains(&&*name) || name.starts_with("probe/"),
@@ -155,7 +165,11 @@ struct PackFindings {
 }
 
 impl Domain {
-    fn verify(self: &Arc<Self>, keys: Option<&DomainKeys>, report: &mut VerifyReport) -> Result<(), VaultError> {
+    fn verify(
+        self: &Arc<Self>,
+        keys: Option<&DomainKeys>,
+        report: &mut VerifyReport,
+    ) -> Result<(), VaultError> {
         self.refresh()?;
         self.verify_keys(report)?;
         self.verify_records(report)?;
@@ -195,7 +209,12 @@ impl Domain {
             let read = self.store().get(&name).and_then(|bytes| KeyFile::decode(&bytes));
             match read {
                 Ok(file) if file.domain == self.id => {}
-                Ok(_) => report.find(Some(self.id), format!("key file {name}"), "it is of another key domain", false),
+                Ok(_) => report.find(
+                    Some(self.id),
+                    format!("key file {name}"),
+                    "it is of another key domain",
+                    false,
+                ),
                 Err(error) if is_damage(&error) => {
                     report.find(Some(self.id), format!("key file {name}"), error, false);
                 }
@@ -208,7 +227,12 @@ impl Domain {
     /// The small objects beside snapshots and packs.
     fn verify_records(&self, report: &mut VerifyReport) -> Result<(), VaultError> {
         for name in rounds::load(self.store(), self.id)?.1 {
-            report.find(Some(self.id), format!("garbage collection record {name}"), "it cannot be read", false);
+            report.find(
+                Some(self.id),
+                format!("garbage collection record {name}"),
+                "it cannot be read",
+                false,
+            );
         }
         let prefix = format!("forgotten/{}/", self.id);
         for (name, size) in self.store().list(&prefix)? {
@@ -217,7 +241,12 @@ impl Domain {
             let read = self.store().get(&name).and_then(|bytes| decode_forgotten(&bytes, id));
             match read {
                 Err(error) if is_damage(&error) => {
-                    report.find(Some(self.id), format!("the mark of forgetting of snapshot {id}"), error, false);
+                    report.find(
+                        Some(self.id),
+                        format!("the mark of forgetting of snapshot {id}"),
+                        error,
+                        false,
+                    );
                 }
                 Err(VaultError::NotFound(_)) | Ok(_) => {}
                 Err(error) => return Err(error),
@@ -363,7 +392,8 @@ impl Domain {
         let mut found = self.index.avoided().objects.contains(&(name, row.offset));
         self.index.visit(&row.id, |copy| {
             if let Place::Stored(stored) = copy.place {
-                found |= stored.pack.name == name && stored.offset == row.offset && stored.length == row.length;
+                found |=
+                    stored.pack.name == name && stored.offset == row.offset && stored.length == row.length;
             }
         })?;
         Ok(found)
@@ -407,7 +437,10 @@ impl Domain {
             }
             match self.read_any(&id, Copies::All) {
                 Ok(sealed) => waiting.extend(sealed.refs()),
-                Err(error) if is_damage(&error) || matches!(error, VaultError::Missing(_) | VaultError::NotFound(_)) => {
+                Err(error)
+                    if is_damage(&error)
+                        || matches!(error, VaultError::Missing(_) | VaultError::NotFound(_)) =>
+                {
                     lost.insert(id, ());
                 }
                 Err(error) => return Err(error),

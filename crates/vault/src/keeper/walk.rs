@@ -35,7 +35,7 @@ impl Domain {
                 if known.contains(&id) || seen.contains(&id) {
                     continue;
                 }
-                match self.index.own_kind(&id, writer)? {
+                match self.index.own_stored_kind(&id, writer)? {
                     None => return Err(VaultError::Missing(id)),
                     Some(SealedKind::Object(Kind::Data)) => {}
                     Some(SealedKind::Object(Kind::Tree) | SealedKind::Alias) => {
@@ -46,9 +46,15 @@ impl Domain {
             }
             // What the base has at the next level, but only below trees that are not in both.
             let differ: Vec<ChunkId> = base_level.into_iter().filter(|id| !seen.contains(id)).collect();
-            base_level = if trees.is_empty() { Vec::new() } else { self.children(&differ, Copies::All).unwrap_or_default() };
+            base_level = if trees.is_empty() {
+                Vec::new()
+            } else {
+                self.children(&differ, Copies::All).unwrap_or_default()
+            };
             known.extend(&base_level);
-            base_level.retain(|id| !matches!(self.index.own_kind(id, writer), Ok(Some(SealedKind::Object(Kind::Data)))));
+            base_level.retain(|id| {
+                !matches!(self.index.own_kind(id, writer), Ok(Some(SealedKind::Object(Kind::Data))))
+            });
             level = self.children(&trees, copies)?;
         }
         Ok(())

@@ -24,11 +24,25 @@ struct State {
     reason: Option<VaultError>,
 }
 
+impl State {
+    const fn pack(&mut self, kind: Kind) -> &mut PackBuilder {
+        match kind {
+            Kind::Data => &mut self.data,
+            Kind::Tree => &mut self.trees,
+        }
+    }
+}
+
 impl Writer {
     pub(crate) fn new(domain: DomainId, id: WriterId) -> Self {
         let pack = |kind| PackBuilder::new(kind, domain, id);
-        let state =
-            State { data: pack(Kind::Data), trees: pack(Kind::Tree), in_flight: 0, failures: 0, reason: None };
+        let state = State {
+            data: pack(Kind::Data),
+            trees: pack(Kind::Tree),
+            in_flight: 0,
+            failures: 0,
+            reason: None,
+        };
         Self { id, domain, state: Mutex::new(state), idle: Condvar::new() }
     }
 
@@ -50,30 +64,34 @@ impl Writer {
         }
     }
 
-    /// Takes an object into the pack of its kind.
+    /// Takes an object into the pack of its kind. Waits while that pack is full and as many as may be are on their way, which
+    /// bounds the memory packs take.
     pub(crate) fn put(self: &Arc<Self>, domain: &Arc<Domain>, sealed: Sealed) {
-        let full = {
-            let mut state = self.state();
-            if !domain.index.hold(self.id, &sealed) {
-                return;
+        let (target, limit) = (domain.shared.options.pack_size, domain.shared.uploader.limit());
+        let kind = pack_kind(sealed.kind());
+        let mut state = self.state();
+        let full = loop {
+            if !state.pack(kind).is_full(target) {
+                break None;
             }
-            let kind = pack_kind(sealed.kind());
-            let pack = if kind == Kind::Tree { &mut state.trees } else { &mut state.data };
-            pack.push(sealed);
-            let full = pack.is_full(domain.shared.options.pack_size);
-            full.then(|| {
+            if state.in_flight < limit {
                 state.in_flight += 1;
-                self.take(&mut state, kind)
-            })
+                break Some(self.take(&mut state, kind));
+            }
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
+        // Both under one lock: whatever is held is in a pack that a flush will store.
+        if domain.index.hold(self.id, &sealed) {
+            state.pack(kind).push(sealed);
+        }
+        drop(state);
         if let Some(pack) = full {
             self.upload(domain, pack);
         }
     }
 
     fn take(&self, state: &mut State, kind: Kind) -> PackBuilder {
-        let pack = if kind == Kind::Tree { &mut state.trees } else { &mut state.data };
-        std::mem::replace(pack, PackBuilder::new(kind, self.domain, self.id))
+        std::mem::replace(state.pack(kind), PackBuilder::new(kind, self.domain, self.id))
     }
 
     fn upload(self: &Arc<Self>, domain: &Arc<Domain>, pack: PackBuilder) {

@@ -155,15 +155,19 @@ impl KeyFile {
         }
         let keys = DomainKeys::generate()?;
         let recovery = RecoveryKey::generate()?;
-        let slots =
-            vec![Slot::make(&keys, secret, label)?, Slot::make(&keys, Secret::Recovery(&recovery), "printed")?];
+        let slots = vec![
+            Slot::make(&keys, secret, label)?,
+            Slot::make(&keys, Secret::Recovery(&recovery), "printed")?,
+        ];
         let file = Self { domain: keys.domain(), name: name.to_owned(), written: now, slots };
         let stored = Self::decode(&file.encode())?;
         let typed: RecoveryKey = recovery.to_string().parse()?;
         for secret in [secret, Secret::Recovery(&typed)] {
             let opened = stored.unlock(secret)?;
             if opened.secret != keys.secret {
-                return Err(VaultError::Key("a new key did not open what it had closed; nothing was made".into()));
+                return Err(VaultError::Key(
+                    "a new key did not open what it had closed; nothing was made".into(),
+                ));
             }
         }
         Ok(NewDomain { keys, file, recovery })
@@ -189,7 +193,8 @@ impl KeyFile {
             self.name,
             match secret {
                 Secret::Recovery(_) => ": it belongs to another domain, or was replaced by a later one",
-                _ => "; the recovery key that was printed when the domain was made opens it and makes a new key",
+                _ =>
+                    "; the recovery key that was printed when the domain was made opens it and makes a new key",
             }
         )))
     }
@@ -238,7 +243,10 @@ impl KeyFile {
         }
         file.slots.remove(at);
         if !file.slots.iter().any(|slot| slot.kind == SlotKind::Recovery) {
-            return Err(VaultError::Refused(format!("the domain `{}` would have no recovery key", self.name)));
+            return Err(VaultError::Refused(format!(
+                "the domain `{}` would have no recovery key",
+                self.name
+            )));
         }
         file.written = now;
         Ok(file)

@@ -35,7 +35,13 @@ impl fmt::Debug for RecoveryKey {
 /// The fifth character: BLAKE3 of the group's number and its four values, modulo 32.
 fn check_value(group: usize, values: &[u8]) -> u8 {
     let number = u8::try_from(group).expect("invariant: there are 8 groups");
-    blake3::Hasher::new().update(b"anshin recovery key v1").update(&[number]).update(values).finalize().as_bytes()[0] % 32
+    blake3::Hasher::new()
+        .update(b"anshin recovery key v1")
+        .update(&[number])
+        .update(values)
+        .finalize()
+        .as_bytes()[0]
+        % 32
 }
 
 impl fmt::Display for RecoveryKey {
@@ -45,7 +51,8 @@ impl fmt::Display for RecoveryKey {
             let bits = bits.iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
             for half in 0..2 {
                 let number = 2 * group + half;
-                let values: Vec<u8> = (0..4).map(|at| (bits >> (35 - 20 * half - 5 * at) & 31) as u8).collect();
+                let values: Vec<u8> =
+                    (0..4).map(|at| (bits >> (35 - 20 * half - 5 * at) & 31) as u8).collect();
                 if number > 0 {
                     f.write_str("-")?;
                 }
@@ -76,7 +83,10 @@ impl FromStr for RecoveryKey {
             };
             let value = ALPHABET.iter().position(|known| char::from(*known) == plain);
             let value = value.ok_or_else(|| {
-                bad(format!("`{character}` in group {} is never part of one", values.len() / GROUP_LENGTH + 1))
+                bad(format!(
+                    "`{character}` in group {} is never part of one",
+                    values.len() / GROUP_LENGTH + 1
+                ))
             })?;
             values.push(u8::try_from(value).expect("invariant: there are 32 characters"));
         }
@@ -106,7 +116,10 @@ mod tests {
 
     #[test]
     fn version_1_is_written_like_this() {
-        assert_eq!(RecoveryKey(*b"anshin never loses a").to_string(), "");
+        assert_eq!(
+            RecoveryKey(*b"anshin never loses a").to_string(),
+            "C5Q71-6T398-DRG6N-WSBPS-CNS2D-0V3FQ-EDJQQ-6831A"
+        );
     }
 
     #[test]

@@ -122,7 +122,11 @@ impl FaultStore {
     /// Runs an operation unless the process is dead; None if it dies in it without effect.
     fn run<T>(&self, what: &str, operation: impl FnOnce() -> Result<T, VaultError>) -> Result<T, VaultError> {
         let dead = || {
-            Err(VaultError::Store { what: what.to_owned(), why: "the process was killed".into(), transient: false })
+            Err(VaultError::Store {
+                what: what.to_owned(),
+                why: "the process was killed".into(),
+                transient: false,
+            })
         };
         let (now, death) = {
             let mut faults = lock(&self.faults);
@@ -153,7 +157,9 @@ impl Store for FaultStore {
             }
             let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
             if let Some(room) = &mut state.room {
-                *room = room.checked_sub(whole.len()).ok_or_else(|| VaultError::Full(format!("writing {name}")))?;
+                *room = room
+                    .checked_sub(whole.len())
+                    .ok_or_else(|| VaultError::Full(format!("writing {name}")))?;
             }
             state.objects.insert(name.to_owned(), whole.into());
             Ok(())
@@ -183,7 +189,8 @@ impl Store for FaultStore {
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, VaultError> {
         self.run(prefix, || {
             let state = lock(&self.state);
-            let within = state.objects.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+            let within =
+                state.objects.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
             Ok(within.map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
         })
     }

@@ -32,7 +32,9 @@ pub struct LocalStore {
 
 fn failed(what: &str, name: impl std::fmt::Display, error: &io::Error) -> VaultError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => VaultError::Full(format!("{what} {name}: {error}")),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            VaultError::Full(format!("{what} {name}: {error}"))
+        }
         io::ErrorKind::NotFound => VaultError::NotFound(name.to_string()),
         io::ErrorKind::AlreadyExists => VaultError::Exists(name.to_string()),
         _ => VaultError::Store { what: format!("{what} {name}"), why: error.to_string(), transient: false },
@@ -106,7 +108,9 @@ impl LocalStore {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         let mut file = match rustix::fs::openat(CWD, directory, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => File::from(fd),
-            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => return Ok(None),
+            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         write_parts(&mut file, parts)?;

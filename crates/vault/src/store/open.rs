@@ -46,7 +46,9 @@ impl Place {
             };
             for pair in query.split('&').filter(|pair| !pair.is_empty()) {
                 match pair.split_once('=') {
-                    Some(("endpoint", value)) if value.starts_with("http://") || value.starts_with("https://") => {
+                    Some(("endpoint", value))
+                        if value.starts_with("http://") || value.starts_with("https://") =>
+                    {
                         options.endpoint = Some(value.trim_end_matches('/').to_owned());
                     }
                     Some(("region", value)) if !value.is_empty() => value.clone_into(&mut options.region),
@@ -66,9 +68,11 @@ impl Place {
     #[must_use]
     pub fn with_credentials(self, access_key: String, secret_key: String) -> Self {
         match self {
-            Self::Bucket(options) => {
-                Self::Bucket(S3Options { access_key: Some(access_key), secret_key: Some(secret_key), ..options })
-            }
+            Self::Bucket(options) => Self::Bucket(S3Options {
+                access_key: Some(access_key),
+                secret_key: Some(secret_key),
+                ..options
+            }),
             directory @ Self::Directory(_) => directory,
         }
     }
@@ -92,9 +96,15 @@ mod tests {
 
     #[test]
     fn places_are_read() {
-        assert!(matches!(Place::parse("/srv/vault").unwrap(), Place::Directory(path) if path == PathBuf::from("/srv/vault")));
-        assert!(matches!(Place::parse("file:///srv/v").unwrap(), Place::Directory(path) if path == PathBuf::from("/srv/v")));
-        let Place::Bucket(options) = Place::parse("s3://b/a/c/?endpoint=http://127.0.0.1:9/&region=eu").unwrap() else {
+        assert!(
+            matches!(Place::parse("/srv/vault").unwrap(), Place::Directory(path) if path == *"/srv/vault")
+        );
+        assert!(
+            matches!(Place::parse("file:///srv/v").unwrap(), Place::Directory(path) if path == *"/srv/v")
+        );
+        let Place::Bucket(options) =
+            Place::parse("s3://b/a/c/?endpoint=http://127.0.0.1:9/&region=eu").unwrap()
+        else {
             panic!("not a bucket")
         };
         assert_eq!((&*options.bucket, &*options.prefix, &*options.region), ("b", "a/c", "eu"));

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path;
-use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +121,11 @@ impl S3Store {
     }
 
     fn full(&self, name: &str) -> String {
-        if self.options.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.options.prefix) }
+        if self.options.prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.options.prefix)
+        }
     }
 
     /// Runs a request on the own run time and waits for it.
@@ -159,7 +165,8 @@ impl Store for S3Store {
         let (client, path) = (self.client.clone(), self.path(name)?);
         let payload: PutPayload = parts.iter().cloned().collect();
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-        let result = self.wait("writing", name, async move { client.put_opts(&path, payload, options).await.map(drop) });
+        let result = self
+            .wait("writing", name, async move { client.put_opts(&path, payload, options).await.map(drop) });
         match result {
             // A retry after a lost answer meets what the first try wrote.
             Err(VaultError::Exists(_)) if self.holds(name, parts)? => Ok(()),
@@ -180,9 +187,12 @@ impl Store for S3Store {
 
     fn get_range(&self, name: &str, offset: u64, length: usize) -> Result<Bytes, VaultError> {
         let (client, path) = (self.client.clone(), self.path(name)?);
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(offset..offset + length as u64)), ..Default::default() };
-        let result = self.wait("reading", name, async move { client.get_opts(&path, options).await?.bytes().await });
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(offset..offset + length as u64)),
+            ..Default::default()
+        };
+        let result =
+            self.wait("reading", name, async move { client.get_opts(&path, options).await?.bytes().await });
         match result {
             Ok(bytes) if bytes.len() == length => Ok(bytes),
             Ok(_) => Err(VaultError::damaged(name, "it is shorter than it should be")),
@@ -198,11 +208,16 @@ impl Store for S3Store {
         let within = self.full(prefix.trim_end_matches('/'));
         let within = (!within.trim_end_matches('/').is_empty()).then(|| Path::from(within));
         let found = self.wait("listing", prefix, async move {
-            client.list(within.as_ref()).map_ok(|meta| (meta.location.to_string(), meta.size)).try_collect::<Vec<_>>().await
+            client
+                .list(within.as_ref())
+                .map_ok(|meta| (meta.location.to_string(), meta.size))
+                .try_collect::<Vec<_>>()
+                .await
         })?;
         let skip = if self.options.prefix.is_empty() { 0 } else { self.options.prefix.len() + 1 };
         let own = found.into_iter().filter_map(|(name, size)| Some((name.get(skip..)?.to_owned(), size)));
-        let mut own: Vec<_> = own.filter(|(name, _)| name.starts_with(prefix) && check_name(name).is_ok()).collect();
+        let mut own: Vec<_> =
+            own.filter(|(name, _)| name.starts_with(prefix) && check_name(name).is_ok()).collect();
         own.sort();
         Ok(own)
     }
