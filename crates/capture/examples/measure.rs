@@ -52,7 +52,8 @@ fn main() {
     if keep {
         let begun = Instant::now();
         let (target, options) = (work.join("restored"), RestoreOptions::default());
-        let report = restore(&memory, &root.unwrap(), &Selection::all(), &target, &options, &Monitor::new()).unwrap();
+        let report =
+            restore(&memory, &root.unwrap(), &Selection::all(), &target, &options, &Monitor::new()).unwrap();
         println!("restore: {:.3} s, {report:?}", begun.elapsed().as_secs_f64());
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -184,7 +184,8 @@ fn compare(
     }
     let (a, b) = (&one.attributes, &other.attributes);
     // A directory's time of change only says that something in it was added or removed, which is told for that.
-    let same = (a.mode, &a.owner, a.flags, a.project, &a.xattrs) == (b.mode, &b.owner, b.flags, b.project, &b.xattrs)
+    let same = (a.mode, &a.owner, a.flags, a.project, &a.xattrs)
+        == (b.mode, &b.owner, b.flags, b.project, &b.xattrs)
         && (both_directories || a.mtime == b.mtime);
     if same { ControlFlow::Continue(()) } else { each(path, Change::Attributes(one, other)) }
 }

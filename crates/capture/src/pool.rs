@@ -33,7 +33,10 @@ impl<T> Drop for Busy<'_, T> {
 
 impl<T: Send> Pool<T> {
     pub fn new() -> Self {
-        Self { state: Mutex::new(State { tasks: Vec::new(), busy: 0, closed: false }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { tasks: Vec::new(), busy: 0, closed: false }),
+            changed: Condvar::new(),
+        }
     }
 
     /// Works on `first` and everything that is pushed meanwhile; returns when nothing is left, or soon after a close.

@@ -1,5 +1,7 @@
 //! Listing, finding, comparing and mounting of snapshots; images and streams.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
+
 mod common;
 
 use anshin_capture::{
@@ -59,7 +61,10 @@ fn trees_are_listed_searched_and_compared() {
 
     fs::remove_file(dir.path("tree/a/one")).unwrap();
     dir.file("tree/b/four", "changed");
-    sh(&format!("cd {}/tree && chmod 600 z && rm many/00777 && mkdir new && touch new/below", dir.0.display()));
+    sh(&format!(
+        "cd {}/tree && chmod 600 z && rm many/00777 && mkdir new && touch new/below",
+        dir.0.display()
+    ));
     sh(&format!("cd {}/tree && rm -r b/c && touch b/c", dir.0.display()));
     let after = back_up(&vault, &dir.path("tree"), &options()).root;
     let expected =
@@ -84,14 +89,19 @@ fn a_mounted_snapshot_looks_like_what_was_captured() {
     let sparse = fs::File::create(dir.path("tree/sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
     sparse.write_all_at(b"in the middle", 1 << 39).unwrap();
-    sh(&format!("cd {} && ln -s large link && mkfifo fifo && mknod null c 1 3 && mkdir empty", tree.display()));
+    sh(&format!(
+        "cd {} && ln -s large link && mkfifo fifo && mknod null c 1 3 && mkdir empty",
+        tree.display()
+    ));
     sh(&format!("cd {} && touch -d @-5.5 large && chown 5:6 many && chmod 2750 many", tree.display()));
     sh(&format!("cd {} && setfattr -n user.a -v b large || true", tree.display()));
     let vault = Arc::new(MemoryVault::new());
     let root = back_up(&vault, &tree, &options()).root;
     let mounted = mount(vault.clone(), &root, &at, Access::Owner).unwrap();
     let (left, right) = (tree.display(), at.display());
-    let compared = sh(&format!("rsync -nacHX --numeric-ids --delete --exclude=/sparse --itemize-changes {left}/ {right}/"));
+    let compared = sh(&format!(
+        "rsync -nacHX --numeric-ids --delete --exclude=/sparse --itemize-changes {left}/ {right}/"
+    ));
     assert_eq!(compared, "");
     let file = fs::File::open(at.join("sparse")).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 1 << 40);
@@ -133,8 +143,11 @@ fn an_image_comes_back_and_only_changed_extents_are_new() {
 
     let back = dir.path("back.img");
     let name: &(dyn Fn(&[u8]) -> ChunkId + Sync) = &naming;
-    for (root, expected) in [(&first.root, 12u64 << 20..40 << 20), (&second.root, 4096..4097), (&second.root, 0..1)] {
-        let report = restore_image(&vault, root, b"disks/one", &back, Some(name), 3, &Monitor::new()).unwrap();
+    for (root, expected) in
+        [(&first.root, 12u64 << 20..40 << 20), (&second.root, 4096..4097), (&second.root, 0..1)]
+    {
+        let report =
+            restore_image(&vault, root, b"disks/one", &back, Some(name), 3, &Monitor::new()).unwrap();
         assert!(expected.contains(&report.bytes_written), "{report:?}");
     }
     sh(&format!("cmp {} {}", image.display(), back.display()));
@@ -170,7 +183,9 @@ fn a_stream_comes_back_byte_for_byte() {
     let vault = MemoryVault::new();
     for length in [0, 1, 64, 65, 300_000, 30 << 20] {
         let data = noise(length as u64, length);
-        let done = backup_stream(&vault, data.as_slice(), Path::new("/dump.sql"), &options(), &Monitor::new()).unwrap();
+        let done =
+            backup_stream(&vault, data.as_slice(), Path::new("/dump.sql"), &options(), &Monitor::new())
+                .unwrap();
         assert_eq!(done.report.bytes, length as u64);
         let mut out = Vec::new();
         restore_stream(&vault, &done.root, b"dump.sql", &mut out, &Monitor::new()).unwrap();

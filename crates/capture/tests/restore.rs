@@ -1,5 +1,7 @@
 //! What a restore promises: policies, selections, damage, full disks, links that lead away.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
+
 mod common;
 
 use anshin_capture::{
@@ -54,7 +56,14 @@ fn a_part_can_be_restored_by_path_or_pattern() {
     assert_eq!((report.files, dir.path("glob/srv").exists()), (2, false));
     let time = |path: &str| fs::metadata(dir.path(path)).unwrap().modified().unwrap();
     assert_eq!(time("glob/etc/deep"), time("tree/etc/deep"), "a directory on the way has its attributes");
-    let error = restore(&vault, &root, &Selection::beneath(b"nowhere"), &dir.path("x"), &with(Conflict::Skip), &Monitor::new());
+    let error = restore(
+        &vault,
+        &root,
+        &Selection::beneath(b"nowhere"),
+        &dir.path("x"),
+        &with(Conflict::Skip),
+        &Monitor::new(),
+    );
     assert!(error.unwrap_err().to_string().contains("nowhere"));
 }
 
@@ -63,9 +72,15 @@ fn refusing_changes_nothing_at_all() {
     let dir = Dir::new("refuse");
     let (vault, root) = sample(&dir);
     dir.file("back/srv/small", "mine");
-    let error =
-        restore(&vault, &root, &Selection::all(), &dir.path("back"), &RestoreOptions::default(), &Monitor::new())
-            .unwrap_err();
+    let error = restore(
+        &vault,
+        &root,
+        &Selection::all(),
+        &dir.path("back"),
+        &RestoreOptions::default(),
+        &Monitor::new(),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("srv/small"), "{error}");
     assert!(anshin_base::Problem::from(error).refused_for_safety);
     assert_eq!(names(&dir.path("back")), ["srv/small"]);
@@ -115,7 +130,8 @@ fn only_blocks_that_differ_are_fetched_and_written() {
     large.truncate(19 << 20);
     fs::write(back.join("srv/large"), &large).unwrap();
     let name: &(dyn Fn(&[u8]) -> ChunkId + Sync) = &naming;
-    let options = RestoreOptions { naming: Some(name), conflict: Conflict::Overwrite, ..RestoreOptions::default() };
+    let options =
+        RestoreOptions { naming: Some(name), conflict: Conflict::Overwrite, ..RestoreOptions::default() };
     let planned = plan(&vault, &root, &Selection::all(), &back, &options, &Monitor::new()).unwrap();
     let monitor = Monitor::new();
     let report = restore(&vault, &root, &Selection::all(), &back, &options, &monitor).unwrap();
@@ -139,7 +155,8 @@ fn a_plan_says_exactly_what_a_restore_does() {
         (report.files, report.directories, report.others, report.bytes_written)
     );
     assert_eq!(report.links, 1);
-    let again = plan(&vault, &root, &Selection::all(), &back, &with(Conflict::IfDifferent), &Monitor::new()).unwrap();
+    let again =
+        plan(&vault, &root, &Selection::all(), &back, &with(Conflict::IfDifferent), &Monitor::new()).unwrap();
     assert_eq!((again.bytes_to_write, again.in_the_way_count), (0, 6));
 }
 
@@ -183,8 +200,14 @@ fn a_lost_object_costs_the_files_that_need_it_and_no_other() {
     let report = bring_back(&vault, &root, &dir.path("back"), &RestoreOptions::default());
     assert_eq!(report.issues.count(IssueKind::NotRestored), 2, "both names: {:#?}", report.issues.first);
     assert_eq!(names(&dir.path("back")), ["etc/app.conf", "etc/deep/er/other.conf", "srv/large", "srv/link"]);
-    let verified =
-        verify(&vault, &root, &Selection::all(), &dir.path("back"), &RestoreOptions::default(), &Monitor::new());
+    let verified = verify(
+        &vault,
+        &root,
+        &Selection::all(),
+        &dir.path("back"),
+        &RestoreOptions::default(),
+        &Monitor::new(),
+    );
     assert_eq!(verified.unwrap().issues.count(IssueKind::Differs), 2);
 }
 
@@ -210,7 +233,12 @@ fn verification_names_every_difference() {
     for report in [check(None), check(Some(name))] {
         let mut found: Vec<String> = report.issues.first.iter().map(ToString::to_string).collect();
         found.sort();
-        let expected = ["etc/app.conf: mode", "srv/large: contents between", "srv/link: it is not there", "srv: time of change"];
+        let expected = [
+            "etc/app.conf: mode",
+            "srv/large: contents between",
+            "srv/link: it is not there",
+            "srv: time of change",
+        ];
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found}");
@@ -230,10 +258,15 @@ fn a_full_target_ends_the_restore_and_leaves_no_half_file() {
     for kib in [40, 600, 8_000, 19_000] {
         sh(&format!("mount -t tmpfs -o size={kib}k none {}", back.display()));
         let error =
-            restore(&vault, &root, &Selection::all(), &back, &RestoreOptions::default(), &Monitor::new()).unwrap_err();
+            restore(&vault, &root, &Selection::all(), &back, &RestoreOptions::default(), &Monitor::new())
+                .unwrap_err();
         assert!(matches!(error, CaptureError::Full { .. }), "{error:?}");
         for name in names(&back).iter().filter(|name| *name != "srv/link") {
-            assert_eq!(fs::read(back.join(name)).unwrap(), fs::read(dir.path("tree").join(name)).unwrap(), "{name}");
+            assert_eq!(
+                fs::read(back.join(name)).unwrap(),
+                fs::read(dir.path("tree").join(name)).unwrap(),
+                "{name}"
+            );
         }
         sh(&format!("umount {}", back.display()));
     }
@@ -255,15 +288,22 @@ fn a_cancelled_restore_leaves_no_half_file_and_is_completed_by_the_next() {
         }
     }
     let monitor = Monitor::new();
-    let result =
-        restore(&Stopping(&vault, &monitor, 100_000), &root, &Selection::all(), &back, &with(Conflict::IfDifferent), &monitor);
+    let result = restore(
+        &Stopping(&vault, &monitor, 100_000),
+        &root,
+        &Selection::all(),
+        &back,
+        &with(Conflict::IfDifferent),
+        &monitor,
+    );
     assert!(matches!(result, Err(CaptureError::Cancelled)), "{result:?}");
     for name in names(&back) {
         let size = |path: &Path| path.symlink_metadata().unwrap().len();
         assert_eq!(size(&back.join(&name)), size(&dir.path("tree").join(&name)), "{name}");
     }
     bring_back(&vault, &root, &back, &with(Conflict::IfDifferent));
-    let verified = verify(&vault, &root, &Selection::all(), &back, &RestoreOptions::default(), &Monitor::new()).unwrap();
+    let verified =
+        verify(&vault, &root, &Selection::all(), &back, &RestoreOptions::default(), &Monitor::new()).unwrap();
     assert!(verified.is_equal(), "{:?}", verified.issues);
 }
 
@@ -280,7 +320,10 @@ fn somebody_without_privileges_gets_the_contents_and_is_told_the_rest() {
         let mode = fs::metadata(back.join("program")).unwrap().mode();
         assert_eq!(mode & 0o7777, 0o755, "no set-user-id for another owner");
         let text = report.issues.first.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        assert!(text.contains("program: owner 0:0") && text.contains("null: Operation not permitted"), "{text}");
+        assert!(
+            text.contains("program: owner 0:0") && text.contains("null: Operation not permitted"),
+            "{text}"
+        );
         return;
     }
     if !rustix::process::geteuid().is_root() {
@@ -311,7 +354,9 @@ fn owners_are_found_by_name_where_that_is_asked_for() {
     sh(&format!("chown daemon:4242 {}/tree/file", dir.0.display()));
     let vault = MemoryVault::new();
     let root = back_up(&vault, &dir.path("tree"), &options()).root;
-    for (owners, expected) in [(Owners::Names, (1, 4242)), (Owners::Numbers, (1, 4242)), (Owners::Caller, (0, 0))] {
+    for (owners, expected) in
+        [(Owners::Names, (1, 4242)), (Owners::Numbers, (1, 4242)), (Owners::Caller, (0, 0))]
+    {
         let back = dir.path(&format!("back-{owners:?}"));
         bring_back(&vault, &root, &back, &RestoreOptions { owners, ..RestoreOptions::default() });
         let stat = fs::metadata(back.join("file")).unwrap();

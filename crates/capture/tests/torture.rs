@@ -1,5 +1,7 @@
 //! A tree with everything in it comes back as it was, on each file system, as outside tools see it.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test program, its helpers included
+
 mod common;
 
 use anshin_capture::{
@@ -34,7 +36,8 @@ fn comes_back(test: &str, kind: &str, mkfs: &str) {
 
     let name: &(dyn Fn(&[u8]) -> _ + Sync) = &naming;
     let with_names = RestoreOptions { naming: Some(name), ..RestoreOptions::default() };
-    let verified = verify(&vault, &first.root, &Selection::all(), &target_tree, &with_names, &Monitor::new()).unwrap();
+    let verified =
+        verify(&vault, &first.root, &Selection::all(), &target_tree, &with_names, &Monitor::new()).unwrap();
     assert!(verified.is_equal(), "{:?}", verified.issues);
     assert!(verified.entries > 2000);
 

@@ -26,9 +26,9 @@ impl Excludes {
                     .hint("write patterns as in .gitignore, for example *.tmp or /var/cache/")
             })?;
         }
-        let compiled = builder
-            .build()
-            .map_err(|error| Problem::new("exclude-pattern", format!("the patterns cannot be used: {error}")))?;
+        let compiled = builder.build().map_err(|error| {
+            Problem::new("exclude-pattern", format!("the patterns cannot be used: {error}"))
+        })?;
         Ok(Self { compiled: any.then(|| Arc::new(compiled)) })
     }
 
@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn patterns_are_those_of_gitignore() {
-        let excludes = Excludes::new(["*.tmp", "!keep.tmp", "/var/cache", "build/", "a/**/z", "\\#odd"]).unwrap();
+        let excludes =
+            Excludes::new(["*.tmp", "!keep.tmp", "/var/cache", "build/", "a/**/z", "\\#odd"]).unwrap();
         let cases: [(&[u8], bool, bool); 11] = [
             (b"x.tmp", false, true),
             (b"deep/er/x.tmp", false, true),

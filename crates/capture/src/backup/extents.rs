@@ -34,7 +34,7 @@ impl<F: AsFd> Extents<F> {
         let (from, size) = (self.at, self.size);
         let data = match seek(&self.fd, SeekFrom::Data(from)) {
             Ok(data) => data.clamp(from, size),
-            Err(Errno::NXIO) => size, // a hole up to the end
+            Err(Errno::NXIO) => size,                     // a hole up to the end
             Err(Errno::INVAL | Errno::OPNOTSUPP) => from, // the file system does not know: all of it is data
             Err(error) => return Err(error),
         };

@@ -10,7 +10,9 @@ use crate::{
     error::CaptureError,
     report::IssueKind,
     sys::{Flags, Stat, StatKind, XattrTarget, stat_fd},
-    tree::{Attributes, CONTENT_INLINE_MAX, ChunkId, Content, ContentWriter, Entry, EntryKind, LinkGroup, Segment},
+    tree::{
+        Attributes, CONTENT_INLINE_MAX, ChunkId, Content, ContentWriter, Entry, EntryKind, LinkGroup, Segment,
+    },
 };
 use anshin_vault::{
     Kind, VaultError,
@@ -102,8 +104,18 @@ impl Walk<'_> {
     }
 
     /// Nothing is captured of the file; says why.
-    fn skip(&self, job: &Arc<DirectoryJob>, slot: usize, name: &[u8], error: Errno) -> Result<(), CaptureError> {
-        self.monitor.issue(IssueKind::Unreadable, self.path(job, name), format!("it cannot be read: {error}"));
+    fn skip(
+        &self,
+        job: &Arc<DirectoryJob>,
+        slot: usize,
+        name: &[u8],
+        error: Errno,
+    ) -> Result<(), CaptureError> {
+        self.monitor.issue(
+            IssueKind::Unreadable,
+            self.path(job, name),
+            format!("it cannot be read: {error}"),
+        );
         self.fill(job, slot, Slot::default())
     }
 
@@ -218,7 +230,13 @@ impl Walk<'_> {
                     let message = format!("the contents cannot be read: {error}");
                     self.monitor.issue(IssueKind::Unreadable, self.path(job, &name), message);
                     let kind = EntryKind::File(Content::Missing { size: stat.size });
-                    return self.hand_in(job, slot, &stat, Entry { name, kind, attributes, link }, Vec::new());
+                    return self.hand_in(
+                        job,
+                        slot,
+                        &stat,
+                        Entry { name, kind, attributes, link },
+                        Vec::new(),
+                    );
                 }
             };
             let after = stat_fd(&fd).unwrap_or(stat);
@@ -227,7 +245,8 @@ impl Walk<'_> {
                 file.abandoned.store(true, Relaxed);
                 let path = || self.path(job, &name);
                 let xattrs = entry::xattrs_of(self.sink, &XattrTarget::open(&fd), self.monitor, &path)?;
-                (stat, attributes) = (after, entry::attributes_of(&after, &self.owners, self.options.access_times));
+                (stat, attributes) =
+                    (after, entry::attributes_of(&after, &self.owners, self.options.access_times));
                 attributes.xattrs = xattrs;
                 (attributes.flags, attributes.project) = entry::flags_of(&fd, self.monitor, &path);
                 continue;
@@ -360,9 +379,15 @@ impl Walk<'_> {
         self.completed(file, content, closure)
     }
 
-    fn completed(&self, file: &Arc<FileJob>, content: Content, closure: Vec<ChunkId>) -> Result<(), CaptureError> {
+    fn completed(
+        &self,
+        file: &Arc<FileJob>,
+        content: Content,
+        closure: Vec<ChunkId>,
+    ) -> Result<(), CaptureError> {
         let attributes = file.attributes.clone();
-        let entry = Entry { name: file.name.clone(), kind: EntryKind::File(content), attributes, link: file.link };
+        let entry =
+            Entry { name: file.name.clone(), kind: EntryKind::File(content), attributes, link: file.link };
         let mut stat = file.stat;
         if file.state().changed {
             // Never to be believed next time.

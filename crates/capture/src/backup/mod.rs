@@ -124,8 +124,10 @@ pub fn backup(
     monitor: &Monitor,
 ) -> Result<Backup, CaptureError> {
     let plan = roots::Plan::new(roots)?;
-    let old = options.cache.as_ref().and_then(|cache| cache::FilesCache::open(&cache.path, &cache.tag, monitor));
-    let new = options.cache.as_ref().and_then(|cache| cache::CacheWriter::create(&cache.path, &cache.tag, monitor));
+    let old =
+        options.cache.as_ref().and_then(|cache| cache::FilesCache::open(&cache.path, &cache.tag, monitor));
+    let new =
+        options.cache.as_ref().and_then(|cache| cache::CacheWriter::create(&cache.path, &cache.tag, monitor));
     let walk = walk::Walk::new(sink, options, monitor, &plan, old, new);
     let root = walk.run(&plan)?;
     Ok(Backup { root, report: walk.finish(options) })

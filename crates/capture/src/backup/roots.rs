@@ -85,9 +85,9 @@ impl Plan {
                 outer.push(root);
                 continue;
             };
-            let rest = root.names[above.names.len()..].iter().fold(above.source.clone(), |path, name| {
-                path.join(std::ffi::OsStr::from_bytes(name))
-            });
+            let rest = root.names[above.names.len()..]
+                .iter()
+                .fold(above.source.clone(), |path, name| path.join(std::ffi::OsStr::from_bytes(name)));
             if rest != root.source {
                 let path = root.path();
                 return Err(CaptureError::problem(Problem::new(
@@ -112,7 +112,10 @@ impl Plan {
             let mut at = &mut top;
             let mut own = true;
             let mut path = PathBuf::from("/");
-            let whole = root.names.iter().fold(PathBuf::from("/"), |path, name| path.join(std::ffi::OsStr::from_bytes(name)));
+            let whole = root
+                .names
+                .iter()
+                .fold(PathBuf::from("/"), |path, name| path.join(std::ffi::OsStr::from_bytes(name)));
             own &= whole == root.source;
             for name in &root.names {
                 if at.attributes.is_none() && own {
@@ -182,9 +185,16 @@ mod tests {
 
     #[test]
     fn a_root_within_another_is_captured_once() {
-        assert_eq!(roots(&["/srv/b", "/srv/a", "/srv/a/x"]).unwrap(), (vec!["srv/a".into(), "srv/b".into()], 1));
+        assert_eq!(
+            roots(&["/srv/b", "/srv/a", "/srv/a/x"]).unwrap(),
+            (vec!["srv/a".into(), "srv/b".into()], 1)
+        );
         assert_eq!(roots(&["/srv", "/", "/home"]).unwrap(), (vec![String::new()], 2));
-        assert_eq!(roots(&["/srv-1", "/srv"]).unwrap().0.len(), 2, "a common prefix of names is no common directory");
+        assert_eq!(
+            roots(&["/srv-1", "/srv"]).unwrap().0.len(),
+            2,
+            "a common prefix of names is no common directory"
+        );
     }
 
     #[test]

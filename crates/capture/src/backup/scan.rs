@@ -74,7 +74,11 @@ impl Walk<'_> {
                 Err(Errno::NOENT) => continue, // gone since it was listed
                 Err(error) => {
                     let path = self.path(job, name.to_bytes());
-                    self.monitor.issue(IssueKind::Unreadable, path, format!("it cannot be looked at: {error}"));
+                    self.monitor.issue(
+                        IssueKind::Unreadable,
+                        path,
+                        format!("it cannot be looked at: {error}"),
+                    );
                     continue;
                 }
             };
@@ -166,7 +170,8 @@ impl Walk<'_> {
         self.monitor.done(bytes);
         self.monitor.tell(|| self.path(job, &slot.name));
         slot.key = cached.inode;
-        slot.closure = if matches!(entry.content(), Some(Content::Stored { .. })) { cached.objects } else { Vec::new() };
+        slot.closure =
+            if matches!(entry.content(), Some(Content::Stored { .. })) { cached.objects } else { Vec::new() };
         slot.entry = Some(entry);
     }
 }

@@ -54,7 +54,8 @@ impl Walk<'_> {
     /// Writes the entries of the window in order.
     fn flush_window(&self, job: &DirectoryJob, state: &mut DirectoryState) -> Result<(), CaptureError> {
         if job.single {
-            self.captured.lock().unwrap_or_else(PoisonError::into_inner)[job.root] = state.window[0].entry.take();
+            self.captured.lock().unwrap_or_else(PoisonError::into_inner)[job.root] =
+                state.window[0].entry.take();
             return Ok(());
         }
         for slot in std::mem::take(&mut state.window) {

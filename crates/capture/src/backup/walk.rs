@@ -155,11 +155,13 @@ impl<'w> Walk<'w> {
                 let (Some(parent), Some(name)) = (root.source.parent(), root.source.file_name()) else {
                     return Err(CaptureError::io("open", shown, Errno::NOTDIR));
                 };
-                let handle = Handle::top(open(parent)?, &self.budget).map_err(|e| CaptureError::io("read", shown, e))?;
+                let handle = Handle::top(open(parent)?, &self.budget)
+                    .map_err(|e| CaptureError::io("read", shown, e))?;
                 let mut job = self.directory(None, at, handle, Box::default(), 0, None)?;
                 job.single = true;
                 let job = Arc::new(job);
-                let name = CString::new(name.as_bytes()).map_err(|_| CaptureError::io("open", shown, Errno::INVAL))?;
+                let name = CString::new(name.as_bytes())
+                    .map_err(|_| CaptureError::io("open", shown, Errno::INVAL))?;
                 {
                     let mut state = job.state();
                     state.names = Some(Names::default());
@@ -211,12 +213,19 @@ impl<'w> Walk<'w> {
         let mut attributes = entry::attributes_of(&stat, &self.owners, self.options.access_times);
         match known.filter(|known| known.ctime == Some(stat.ctime) && known.mtime == stat.mtime) {
             Some(known) => {
-                attributes = Attributes { flags: known.flags, project: known.project, xattrs: known.xattrs, ..attributes };
+                attributes = Attributes {
+                    flags: known.flags,
+                    project: known.project,
+                    xattrs: known.xattrs,
+                    ..attributes
+                };
             }
             None => {
-                let fd = handle.fd().map_err(|error| CaptureError::io("open", &handle.path_of(&name), error))?;
+                let fd =
+                    handle.fd().map_err(|error| CaptureError::io("open", &handle.path_of(&name), error))?;
                 let path = || joined(&self.prefixes[root], handle.path_of(b""));
-                attributes.xattrs = entry::xattrs_of(self.sink, &XattrTarget::open(&*fd), self.monitor, &path)?;
+                attributes.xattrs =
+                    entry::xattrs_of(self.sink, &XattrTarget::open(&*fd), self.monitor, &path)?;
                 (attributes.flags, attributes.project) = entry::flags_of(&fd, self.monitor, &path);
             }
         }
@@ -269,7 +278,11 @@ impl<'w> Walk<'w> {
         name: &[u8],
         why: &str,
     ) -> Result<(), CaptureError> {
-        self.monitor.issue(IssueKind::Unreadable, self.path(parent, name), format!("the directory cannot be read: {why}"));
+        self.monitor.issue(
+            IssueKind::Unreadable,
+            self.path(parent, name),
+            format!("the directory cannot be read: {why}"),
+        );
         let c_name = CString::new(name).expect("invariant: names come from the kernel");
         let stat = parent.handle.fd().and_then(|fd| stat_at(&*fd, &c_name));
         let entry = stat.ok().filter(|stat| stat.kind == StatKind::Directory).map(|stat| Entry {

@@ -21,7 +21,13 @@ pub(crate) struct CacheCursor {
 
 impl CacheCursor {
     /// What the cache knows of `name`, if the directory is still on the same device.
-    pub fn find(&mut self, cache: &FilesCache, key: &[u8; 16], device: u64, name: &[u8]) -> Option<CachedEntry> {
+    pub fn find(
+        &mut self,
+        cache: &FilesCache,
+        key: &[u8; 16],
+        device: u64,
+        name: &[u8],
+    ) -> Option<CachedEntry> {
         loop {
             while self.left.last().is_some_and(|(entry, _)| *entry.name < *name) {
                 self.left.pop();

@@ -63,7 +63,8 @@ impl FilesCache {
             Ok(volume) => volumes.push(volume),
             Err(Unusable::Absent) => {}
             Err(Unusable::Because(why)) => {
-                let message = format!("the files cache {} is not used: {why}; everything is read", path.display());
+                let message =
+                    format!("the files cache {} is not used: {why}; everything is read", path.display());
                 monitor.issue(IssueKind::Cache, Vec::new(), message);
             }
         }

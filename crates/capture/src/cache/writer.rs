@@ -52,8 +52,7 @@ impl CacheWriter {
 
     /// Adds a part of a directory; `inodes` are those of its entries.
     pub fn leaf(&self, key: &[u8; 16], part: u32, device: u64, inodes: &[u64], leaf: &SealedLeaf) {
-        let mut payload =
-            Vec::with_capacity(41 + inodes.len() * 8 + leaf.refs.len() * 32 + leaf.body.len());
+        let mut payload = Vec::with_capacity(41 + inodes.len() * 8 + leaf.refs.len() * 32 + leaf.body.len());
         payload.push(KIND_LEAF);
         payload.extend_from_slice(key);
         payload.extend_from_slice(&part.to_le_bytes());
@@ -139,6 +138,9 @@ fn complete(mut state: State, path: &Path) -> Result<()> {
 }
 
 fn note(monitor: &Monitor, path: &Path, error: &std::io::Error) {
-    let message = format!("the files cache {} was not written: {error}; the next backup reads everything", path.display());
+    let message = format!(
+        "the files cache {} was not written: {error}; the next backup reads everything",
+        path.display()
+    );
     monitor.issue(IssueKind::Cache, Vec::new(), message);
 }

@@ -73,7 +73,16 @@ pub fn backup_image(
     let entry = Entry { name: Box::default(), kind: EntryKind::Image(content), attributes, link: None };
     let root = place(sink, name, entry)?;
     let bytes_read = monitor.progress().bytes_moved;
-    Ok(Backup { root, report: BackupReport { others: 1, bytes, bytes_read, issues: monitor.take_issues(), ..Default::default() } })
+    Ok(Backup {
+        root,
+        report: BackupReport {
+            others: 1,
+            bytes,
+            bytes_read,
+            issues: monitor.take_issues(),
+            ..Default::default()
+        },
+    })
 }
 
 enum Failed {
@@ -119,7 +128,13 @@ fn round(
     }
 }
 
-fn stripe(sink: &dyn Sink, fd: &OwnedFd, from: u64, to: u64, monitor: &Monitor) -> Result<Vec<Segment>, Failed> {
+fn stripe(
+    sink: &dyn Sink,
+    fd: &OwnedFd,
+    from: u64,
+    to: u64,
+    monitor: &Monitor,
+) -> Result<Vec<Segment>, Failed> {
     let mut segments = Vec::new();
     let mut buffer = vec![0; EXTENT_SIZE];
     let mut at = from;

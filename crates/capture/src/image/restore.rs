@@ -200,7 +200,8 @@ pub fn restore_stream(
             }
             match segment {
                 Segment::Data { id, length } => {
-                    let data = nodes.data(&id, length).map_err(|error: ReadError| CaptureError::from(error))?;
+                    let data =
+                        nodes.data(&id, length).map_err(|error: ReadError| CaptureError::from(error))?;
                     output.write_all(&data).map_err(failed)?;
                 }
                 Segment::Hole { length } => {

@@ -58,5 +58,8 @@ pub fn backup_stream(
     let entry = Entry { name: Box::default(), kind: EntryKind::File(content), attributes, link: None };
     let root = place(sink, name, entry)?;
     let issues = monitor.take_issues();
-    Ok(Backup { root, report: BackupReport { files: 1, bytes, bytes_read: bytes, issues, ..BackupReport::default() } })
+    Ok(Backup {
+        root,
+        report: BackupReport { files: 1, bytes, bytes_read: bytes, issues, ..BackupReport::default() },
+    })
 }

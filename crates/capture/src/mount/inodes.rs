@@ -90,6 +90,7 @@ pub(super) fn shown_number(parent: u64, entry: &Entry) -> u64 {
         Some(group) => hasher.update(&group.mount.to_le_bytes()).update(&group.inode.to_le_bytes()),
         None => hasher.update(&parent.to_le_bytes()).update(&entry.name),
     };
-    let (head, _) = hasher.finalize().as_bytes().split_first_chunk().map(|(h, r)| (*h, r.len())).unwrap_or_default();
+    let (head, _) =
+        hasher.finalize().as_bytes().split_first_chunk().map(|(h, r)| (*h, r.len())).unwrap_or_default();
     u64::from_le_bytes(head) | 1 << 63
 }

@@ -7,13 +7,16 @@ mod inodes;
 
 use crate::{
     error::CaptureError,
-    tree::{Content, ContentReader, DirectoryCursor, Entry, EntryKind, Nodes, ReadError, Timestamp, read_root, read_xattrs},
+    tree::{
+        Content, ContentReader, DirectoryCursor, Entry, EntryKind, Nodes, ReadError, Timestamp, read_root,
+        read_xattrs,
+    },
 };
 use anshin_vault::{ChunkId, Source, VaultError};
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request, SessionACL,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request, SessionACL,
 };
 use inodes::Inodes;
 use std::{
@@ -94,8 +97,12 @@ pub fn mount(
         Access::Everyone => SessionACL::All,
     };
     config.n_threads = Some(2);
-    let snapshot =
-        Snapshot { nodes, inodes: Inodes::new(entry), open: Mutex::default(), next_handle: AtomicU64::new(1) };
+    let snapshot = Snapshot {
+        nodes,
+        inodes: Inodes::new(entry),
+        open: Mutex::default(),
+        next_handle: AtomicU64::new(1),
+    };
     let session = fuser::spawn_mount(snapshot, mountpoint, &config).map_err(|error| {
         let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
         CaptureError::io("mount", mountpoint.as_os_str().as_bytes(), errno)
@@ -216,7 +223,13 @@ impl Snapshot {
     }
 
     /// Adds entries from `offset` on until the reply is full. Offsets 0 and 1 are the directory itself and its parent.
-    fn fill(&self, inode: INodeNo, handle: FileHandle, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
+    fn fill(
+        &self,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: &mut ReplyDirectory,
+    ) -> Result<(), Errno> {
         let directory = self.entry(inode)?;
         let EntryKind::Directory(listing) = &directory.kind else { return Err(Errno::ENOTDIR) };
         for (at, name) in [".", ".."].into_iter().enumerate().skip(offset as usize) {
@@ -233,7 +246,9 @@ impl Snapshot {
         }
         loop {
             let position = open.position;
-            let Some(entry) = open.cursor.peek(&self.nodes).map_err(|error| errno(&error))? else { return Ok(()) };
+            let Some(entry) = open.cursor.peek(&self.nodes).map_err(|error| errno(&error))? else {
+                return Ok(());
+            };
             let full = position >= wanted && {
                 let number = INodeNo(inodes::shown_number(inode.0, entry));
                 reply.add(number, position + 3, kind(entry), OsStr::from_bytes(&entry.name))
@@ -318,7 +333,14 @@ impl Filesystem for Snapshot {
         }
     }
 
-    fn readdir(&self, _: &Request, inode: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         match self.fill(inode, handle, offset, &mut reply) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error),
@@ -332,7 +354,9 @@ impl Filesystem for Snapshot {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let totals = match self.inodes.get(INodeNo::ROOT.0).as_deref() {
-            Some(Entry { kind: EntryKind::Directory(crate::tree::Listing::Stored { totals, .. }), .. }) => *totals,
+            Some(Entry {
+                kind: EntryKind::Directory(crate::tree::Listing::Stored { totals, .. }), ..
+            }) => *totals,
             _ => crate::tree::Totals::default(),
         };
         reply.statfs(totals.bytes.div_ceil(4096), 0, 0, totals.entries, 0, 4096, 255, 4096);

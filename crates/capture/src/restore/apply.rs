@@ -5,13 +5,17 @@ use crate::{
     error::CaptureError,
     monitor::Monitor,
     report::IssueKind,
-    sys::{Flags, XattrTarget, get_flags, group_number, list_xattrs, set_flags, set_project, stat_fd, user_number},
+    sys::{
+        Flags, XattrTarget, get_flags, group_number, list_xattrs, set_flags, set_project, stat_fd,
+        user_number,
+    },
     tree::{Attributes, Nodes, Owner, read_xattrs},
 };
 use rustix::{
     fd::{AsRawFd, OwnedFd},
     fs::{
-        AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chmod, chownat, fchmod, fchown, futimens, utimensat,
+        AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chmod, chownat, fchmod, fchown, futimens,
+        utimensat,
     },
     io::{Errno, Result},
 };
@@ -159,7 +163,8 @@ impl Applier<'_> {
     fn owner(&self, reached: Reached<'_>, attributes: &Attributes, failed: &dyn Fn(&str, Errno)) -> bool {
         let Ok(now) = stat_fd(reached.fd()) else { return false };
         let Some((uid, gid)) = self.owners.numbers(&attributes.owner, self.options.owners) else {
-            return (now.uid, now.gid) == (attributes.owner.uid, attributes.owner.gid) || attributes.mode & 0o6000 == 0;
+            return (now.uid, now.gid) == (attributes.owner.uid, attributes.owner.gid)
+                || attributes.mode & 0o6000 == 0;
         };
         if (now.uid, now.gid) == (uid, gid) {
             return true;
@@ -192,7 +197,8 @@ impl Applier<'_> {
                 return Ok(());
             }
         };
-        let c_name = |name: &[u8]| CString::new(name).expect("invariant: names of attributes have no zero byte");
+        let c_name =
+            |name: &[u8]| CString::new(name).expect("invariant: names of attributes have no zero byte");
         for xattr in &now {
             if !wanted.iter().any(|wanted| wanted.name == xattr.name) {
                 match target.remove(&c_name(&xattr.name)) {

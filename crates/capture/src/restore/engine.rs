@@ -9,7 +9,9 @@ use crate::{
     monitor::Monitor,
     pool::Pool,
     report::IssueKind,
-    tree::{DirectoryCursor, DirectoryReader, Entry, EntryKind, Listing, Nodes, ReadError, ChunkId, read_root},
+    tree::{
+        ChunkId, DirectoryCursor, DirectoryReader, Entry, EntryKind, Listing, Nodes, ReadError, read_root,
+    },
 };
 use anshin_base::Problem;
 use anshin_vault::VaultError;
@@ -33,7 +35,7 @@ pub(crate) trait Act: Sync + Sized {
 /// Something to do.
 pub(crate) enum Task<O> {
     Scan(Arc<Job>),
-    Entry(Arc<Job>, Entry),
+    Entry(Arc<Job>, Box<Entry>),
     Own(O),
 }
 
@@ -47,7 +49,11 @@ pub(crate) struct Engine<'e, A: Act> {
 }
 
 /// Finds what a selection names. A file comes as a directory that holds nothing else.
-pub(crate) fn base(nodes: &Nodes<'_>, root: &ChunkId, selection: &Selection) -> Result<(Entry, Option<Entry>), CaptureError> {
+pub(crate) fn base(
+    nodes: &Nodes<'_>,
+    root: &ChunkId,
+    selection: &Selection,
+) -> Result<(Entry, Option<Entry>), CaptureError> {
     let mut entry = read_root(nodes, root)?;
     let mut above = None;
     for (at, name) in selection.base.iter().enumerate() {
@@ -67,7 +73,8 @@ pub(crate) fn base(nodes: &Nodes<'_>, root: &ChunkId, selection: &Selection) -> 
     if entry.is_directory() {
         return Ok((entry, None));
     }
-    let mut holder = above.unwrap_or_else(|| Entry { kind: EntryKind::Directory(Listing::Empty), ..entry.clone() });
+    let mut holder =
+        above.unwrap_or_else(|| Entry { kind: EntryKind::Directory(Listing::Empty), ..entry.clone() });
     holder.kind = EntryKind::Directory(Listing::Empty);
     Ok((holder, Some(entry)))
 }
@@ -83,7 +90,7 @@ impl<'e, A: Act> Engine<'e, A> {
             Some(entry) => {
                 top.state().pending = 1;
                 top.state().ended = true;
-                Task::Entry(top, entry)
+                Task::Entry(top, Box::new(entry))
             }
             None => Task::Scan(top),
         };
@@ -101,7 +108,7 @@ impl<'e, A: Act> Engine<'e, A> {
         }
         let result = match task {
             Task::Scan(job) => self.scan(&job),
-            Task::Entry(job, entry) => self.entry(&job, entry),
+            Task::Entry(job, entry) => self.entry(&job, *entry),
             Task::Own(work) => A::own(self, work),
         };
         if let Err(error) = result {
@@ -134,7 +141,7 @@ impl<'e, A: Act> Engine<'e, A> {
                             || entry.is_directory()
                             || self.selection.matches(&job.path_of(&entry.name));
                         if wanted {
-                            tasks.push(Task::Entry(job.clone(), entry));
+                            tasks.push(Task::Entry(job.clone(), Box::new(entry)));
                         }
                     }
                     Ok(None) => state.ended = true,

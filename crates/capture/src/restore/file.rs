@@ -25,7 +25,10 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::{AcqRel, Relaxed}},
+        atomic::{
+            AtomicUsize,
+            Ordering::{AcqRel, Relaxed},
+        },
     },
 };
 
@@ -96,7 +99,12 @@ impl Drop for FileTask {
 
 impl Restorer<'_> {
     /// An entry that is no directory.
-    pub fn restore_entry(&self, engine: &Engine<'_, Self>, job: &Arc<Job>, entry: Entry) -> Result<(), CaptureError> {
+    pub fn restore_entry(
+        &self,
+        engine: &Engine<'_, Self>,
+        job: &Arc<Job>,
+        entry: Entry,
+    ) -> Result<(), CaptureError> {
         let Some(handle) = self.ensure(engine, job)? else { return engine.settle(job.clone()) };
         match entry.link {
             None => self.make_entry(engine, job, entry, handle, false),
@@ -135,21 +143,38 @@ impl Restorer<'_> {
         let way = there.as_ref().map(|stat| self.in_the_way(&entry, stat));
         if matches!(way, Some(InTheWay::Keep)) {
             self.counts.kept.fetch_add(1, Relaxed);
-            engine.monitor.issue(IssueKind::Kept, job.path_of(&entry.name), "something is there already and stays");
+            engine.monitor.issue(
+                IssueKind::Kept,
+                job.path_of(&entry.name),
+                "something is there already and stays",
+            );
             return self.done(engine, job, entry, first, false);
         }
         let same = matches!(way, Some(InTheWay::Same));
         let made = match &entry.kind {
-            EntryKind::File(_) | EntryKind::Image(_) => match self.open_file(&directory, &name, &entry, there) {
-                Ok((fd, fresh)) => {
-                    let directory = handle.clone();
-                    let (job, pending, failed) = (job.clone(), AtomicUsize::new(1), Mutex::new(None));
-                    let complete = false.into();
-                    let file = FileTask { job, entry, name, directory, fd, fresh, first, pending, failed, complete };
-                    return self.contents(engine, Arc::new(file), same);
+            EntryKind::File(_) | EntryKind::Image(_) => {
+                match self.open_file(&directory, &name, &entry, there) {
+                    Ok((fd, fresh)) => {
+                        let directory = handle.clone();
+                        let (job, pending, failed) = (job.clone(), AtomicUsize::new(1), Mutex::new(None));
+                        let complete = false.into();
+                        let file = FileTask {
+                            job,
+                            entry,
+                            name,
+                            directory,
+                            fd,
+                            fresh,
+                            first,
+                            pending,
+                            failed,
+                            complete,
+                        };
+                        return self.contents(engine, Arc::new(file), same);
+                    }
+                    Err(error) => Err(error.into()),
                 }
-                Err(error) => Err(error.into()),
-            },
+            }
             _ => self.special(engine, job, &directory, &name, &entry, there),
         };
         match made {
@@ -167,7 +192,8 @@ impl Restorer<'_> {
         there: Option<Stat>,
     ) -> Result<(OwnedFd, bool), Errno> {
         // A file with other names is left to them, unless it is this snapshot's own.
-        let usable = there.is_some_and(|stat| stat.kind == StatKind::File && (stat.links == 1 || entry.link.is_some()));
+        let usable = there
+            .is_some_and(|stat| stat.kind == StatKind::File && (stat.links == 1 || entry.link.is_some()));
         if usable {
             match open_existing(directory, name, OFlags::RDWR) {
                 Ok(fd) => {
@@ -211,7 +237,12 @@ impl Restorer<'_> {
     }
 
     /// Writes the contents, itself or with others.
-    fn contents(&self, engine: &Engine<'_, Self>, file: Arc<FileTask>, same: bool) -> Result<(), CaptureError> {
+    fn contents(
+        &self,
+        engine: &Engine<'_, Self>,
+        file: Arc<FileTask>,
+        same: bool,
+    ) -> Result<(), CaptureError> {
         let content = file.entry.content().expect("invariant: only files and images have file tasks").clone();
         if same {
             self.counts.equal.fetch_add(content.data(), Relaxed);
@@ -306,7 +337,9 @@ impl Restorer<'_> {
             WriteFailed::Io(Errno::NOSPC | Errno::DQUOT) => {
                 return Err(CaptureError::Full { path, written: self.counts.written.load(Relaxed) });
             }
-            WriteFailed::Io(Errno::NOTEMPTY | Errno::EXIST) => "a directory that is not empty is in its place".into(),
+            WriteFailed::Io(Errno::NOTEMPTY | Errno::EXIST) => {
+                "a directory that is not empty is in its place".into()
+            }
             WriteFailed::Io(error) => error.to_string(),
             WriteFailed::Damaged(message) => message,
         };
@@ -324,14 +357,20 @@ impl Restorer<'_> {
         made: bool,
     ) -> Result<(), CaptureError> {
         if made {
-            let count = if matches!(entry.kind, EntryKind::File(_)) { &self.counts.files } else { &self.counts.others };
+            let count = if matches!(entry.kind, EntryKind::File(_)) {
+                &self.counts.files
+            } else {
+                &self.counts.others
+            };
             count.fetch_add(1, Relaxed);
         }
         engine.monitor.done(entry.content().map_or(0, Content::data));
         if let Some(group) = entry.link.filter(|_| first) {
             let made = made.then(|| (job.clone(), &*entry.name));
             let waiting = self.links.first_done(group, made);
-            engine.pool.push_all(waiting.into_iter().map(|(job, entry)| Task::Entry(job, entry)).collect());
+            engine.pool.push_all(
+                waiting.into_iter().map(|(job, entry)| Task::Entry(job, Box::new(entry))).collect(),
+            );
         }
         engine.settle(job.clone())
     }

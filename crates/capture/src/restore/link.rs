@@ -37,7 +37,9 @@ impl LinkTable {
                 groups.insert(group, Group::Working { kind: entry.kind.clone(), waiting: Vec::new() });
                 Claim::First(entry)
             }
-            Some(Group::Working { kind, .. } | Group::Done { kind, .. }) if *kind != entry.kind => Claim::Alone(entry),
+            Some(Group::Working { kind, .. } | Group::Done { kind, .. }) if *kind != entry.kind => {
+                Claim::Alone(entry)
+            }
             Some(Group::Working { waiting, .. }) => {
                 waiting.push((job.clone(), entry));
                 Claim::Waits

@@ -17,10 +17,10 @@ mod target;
 mod verify;
 pub(crate) mod write;
 
+pub(crate) use file::WriteFailed;
 pub use plan::{RestorePlan, plan};
 pub use select::Selection;
 pub use verify::{VerifyReport, verify};
-pub(crate) use file::WriteFailed;
 
 use crate::{error::CaptureError, monitor::Monitor, report::Issues, tree::ChunkId};
 use anshin_vault::Source;

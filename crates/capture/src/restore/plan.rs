@@ -10,15 +10,11 @@ use super::{
 use crate::{
     error::CaptureError,
     monitor::Monitor,
-    sys::{HandleBudget, Handle, Stat, StatKind, open_path, stat_at, stat_fd},
+    sys::{Handle, HandleBudget, Stat, StatKind, open_path, stat_at, stat_fd},
     tree::{ChunkId, Content, ContentReader, DirectoryCursor, Entry, EntryKind, Nodes, Segment},
 };
 use anshin_vault::Source;
-use rustix::{
-    fd::OwnedFd,
-    fs::OFlags,
-    io::Errno,
-};
+use rustix::{fd::OwnedFd, fs::OFlags, io::Errno};
 use std::{
     collections::HashSet,
     ffi::CString,
@@ -123,7 +119,8 @@ impl Planner<'_> {
         {
             return Ok((0, 0));
         }
-        let (Some(stat), Some(directory)) = (there.filter(|stat| stat.kind == StatKind::File), directory) else {
+        let (Some(stat), Some(directory)) = (there.filter(|stat| stat.kind == StatKind::File), directory)
+        else {
             return Ok((data, 0));
         };
         let equal = stat.size == content.size() && stat.mtime == entry.attributes.mtime;

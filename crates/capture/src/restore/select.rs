@@ -37,7 +37,12 @@ impl Selection {
                 Problem::new("glob", format!("`{glob}` is not a pattern: {error}"))
                     .hint("write for example etc/**/*.conf; * does not match a slash")
             };
-            set.add(GlobBuilder::new(glob.trim_start_matches('/')).literal_separator(true).build().map_err(bad)?);
+            set.add(
+                GlobBuilder::new(glob.trim_start_matches('/'))
+                    .literal_separator(true)
+                    .build()
+                    .map_err(bad)?,
+            );
         }
         let set = set.build().map_err(|error| Problem::new("glob", error.to_string()))?;
         self.patterns = (!set.is_empty()).then_some(set);

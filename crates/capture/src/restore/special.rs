@@ -43,11 +43,18 @@ impl Restorer<'_> {
             EntryKind::Symlink(target) => symlinkat(&**target, directory, name)?,
             EntryKind::Fifo => make(FileType::Fifo, 0)?,
             EntryKind::Socket => make(FileType::Socket, 0)?,
-            EntryKind::CharDevice(device) => make(FileType::CharacterDevice, makedev(device.major, device.minor))?,
-            EntryKind::BlockDevice(device) => make(FileType::BlockDevice, makedev(device.major, device.minor))?,
-            EntryKind::File(_) | EntryKind::Image(_) | EntryKind::Directory(_) => return Err(Errno::INVAL.into()),
+            EntryKind::CharDevice(device) => {
+                make(FileType::CharacterDevice, makedev(device.major, device.minor))?
+            }
+            EntryKind::BlockDevice(device) => {
+                make(FileType::BlockDevice, makedev(device.major, device.minor))?
+            }
+            EntryKind::File(_) | EntryKind::Image(_) | EntryKind::Directory(_) => {
+                return Err(Errno::INVAL.into());
+            }
         }
-        let handle = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let handle =
+            openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let reached = match entry.kind {
             EntryKind::Symlink(_) => Reached::Link(&handle),
             _ => Reached::Handle(&handle),
@@ -91,14 +98,19 @@ impl Restorer<'_> {
             }
             Ok(false) => {
                 self.counts.kept.fetch_add(1, Relaxed);
-                engine.monitor.issue(IssueKind::Kept, job.path_of(&entry.name), "something is there already and stays");
+                engine.monitor.issue(
+                    IssueKind::Kept,
+                    job.path_of(&entry.name),
+                    "something is there already and stays",
+                );
                 self.done(engine, job, entry, false, false)
             }
             Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
                 self.not_restored(engine, job, entry, false, WriteFailed::Io(error))
             }
             Err(error) => {
-                let message = format!("it cannot be linked to its other name ({error}) and becomes a file of its own");
+                let message =
+                    format!("it cannot be linked to its other name ({error}) and becomes a file of its own");
                 engine.monitor.issue(IssueKind::AttributeNotRestored, job.path_of(&entry.name), message);
                 self.make_entry(engine, job, entry, handle.clone(), false)
             }

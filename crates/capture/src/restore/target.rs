@@ -57,9 +57,12 @@ pub(crate) struct Restorer<'o> {
     pub links: LinkTable,
     pub counts: Counts,
     /// Files with several names that are to be locked once all their names are there.
-    pub late: Mutex<Vec<(Arc<Job>, Box<[u8]>, u32)>>,
+    pub late: Mutex<Vec<Late>>,
     top_attributes: bool,
 }
+
+/// A file that is to be locked: where it is, its name, its flags.
+pub(crate) type Late = (Arc<Job>, Box<[u8]>, u32);
 
 /// What the policy says about a file that is in the way.
 pub(crate) enum InTheWay {
@@ -151,7 +154,11 @@ impl Restorer<'_> {
     }
 
     /// The directory of the target that stands for `job`, made if need be with those above it. None if that failed.
-    pub fn ensure(&self, engine: &Engine<'_, Self>, job: &Arc<Job>) -> Result<Option<Arc<Handle>>, CaptureError> {
+    pub fn ensure(
+        &self,
+        engine: &Engine<'_, Self>,
+        job: &Arc<Job>,
+    ) -> Result<Option<Arc<Handle>>, CaptureError> {
         let mut way = Vec::new();
         let mut at = job;
         let mut handle = loop {
@@ -218,7 +225,8 @@ impl Restorer<'_> {
             }
             Err(error) => {
                 state.failed = true;
-                let message = format!("the directory cannot be made: {error}; nothing beneath it is restored");
+                let message =
+                    format!("the directory cannot be made: {error}; nothing beneath it is restored");
                 engine.monitor.issue(IssueKind::NotRestored, job.path_of(b""), message);
             }
         }
@@ -231,7 +239,8 @@ impl Restorer<'_> {
     }
 
     pub fn in_the_way(&self, entry: &Entry, stat: &Stat) -> InTheWay {
-        let equal = stat.kind == StatKind::File && entry.size() == stat.size && entry.attributes.mtime == stat.mtime;
+        let equal =
+            stat.kind == StatKind::File && entry.size() == stat.size && entry.attributes.mtime == stat.mtime;
         match self.options.conflict {
             Conflict::Refuse | Conflict::Skip => InTheWay::Keep,
             Conflict::KeepNewer if stat.mtime > entry.attributes.mtime => InTheWay::Keep,
@@ -242,7 +251,9 @@ impl Restorer<'_> {
 
     /// Locks the files with several names.
     fn lock_late(&self, engine: &Engine<'_, Self>) {
-        for (job, name, flags) in std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for (job, name, flags) in
+            std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner))
+        {
             let lock = || {
                 let fd = job.handle().ok_or(Errno::NOENT)?.fd()?;
                 let name = CString::new(&*name).map_err(|_| Errno::INVAL)?;
@@ -251,7 +262,11 @@ impl Restorer<'_> {
                 set_flags(&file, now | flags & Flags::LOCKING)
             };
             if let Err(error) = lock() {
-                engine.monitor.issue(IssueKind::AttributeNotRestored, job.path_of(&name), format!("flags: {error}"));
+                engine.monitor.issue(
+                    IssueKind::AttributeNotRestored,
+                    job.path_of(&name),
+                    format!("flags: {error}"),
+                );
             }
         }
     }

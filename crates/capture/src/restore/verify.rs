@@ -8,13 +8,14 @@ use super::{
     write::read_full,
 };
 use crate::{
-    backup::{entry_of_handle, Extent, Extents},
+    backup::{Extent, Extents, entry_of_handle},
     error::CaptureError,
     monitor::Monitor,
     report::{IssueKind, Issues},
     sys::{Handle, HandleBudget, Stat, StatKind, XattrTarget, get_flags, list_xattrs, open_path, stat_fd},
     tree::{
-        ChunkId, Content, ContentReader, DirectoryCursor, Entry, EntryKind, LinkGroup, Nodes, Segment, read_xattrs,
+        ChunkId, Content, ContentReader, DirectoryCursor, Entry, EntryKind, LinkGroup, Nodes, Segment,
+        read_xattrs,
     },
 };
 use anshin_vault::Source;
@@ -84,12 +85,8 @@ pub fn verify(
     syncfs(&fd).map_err(io)?; // so that what was written can be dropped from memory
     let top = Job::new(None, Entry { name: Box::default(), ..entry }, selection.is_whole(), cursor);
     top.state().handle = Some(Handle::top(fd, &HandleBudget::new(OPEN_DIRECTORIES)).map_err(io)?);
-    let act = Verifier {
-        options,
-        entries: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        links: Mutex::default(),
-    };
+    let act =
+        Verifier { options, entries: AtomicU64::new(0), bytes: AtomicU64::new(0), links: Mutex::default() };
     let engine = Engine::new(act, &nodes, selection, monitor);
     engine.run(options.workers(), top, single)?;
     Ok(VerifyReport {
@@ -157,7 +154,11 @@ impl Verifier<'_> {
         let Some(group) = entry.link else { return Ok(()) };
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *links.entry(group).or_insert((stat.device, stat.inode));
-        if first == (stat.device, stat.inode) { Ok(()) } else { differs("it is not the same file as its other names") }
+        if first == (stat.device, stat.inode) {
+            Ok(())
+        } else {
+            differs("it is not the same file as its other names")
+        }
     }
 
     fn attributes(
@@ -182,7 +183,9 @@ impl Verifier<'_> {
         let wanted = read_xattrs(engine.nodes, &attributes.xattrs)?;
         let (mut now, _) = list_xattrs(target)?;
         now.sort_by(|a, b| a.name.cmp(&b.name));
-        now.retain(|xattr| *xattr.name != *b"security.selinux" || wanted.iter().any(|w| w.name == xattr.name));
+        now.retain(|xattr| {
+            *xattr.name != *b"security.selinux" || wanted.iter().any(|w| w.name == xattr.name)
+        });
         if now != wanted {
             return differs("extended attributes");
         }
@@ -195,7 +198,13 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn contents(&self, engine: &Engine<'_, Self>, content: &Content, fd: &OwnedFd, stat: &Stat) -> Result<(), Unequal> {
+    fn contents(
+        &self,
+        engine: &Engine<'_, Self>,
+        content: &Content,
+        fd: &OwnedFd,
+        stat: &Stat,
+    ) -> Result<(), Unequal> {
         if stat.size != content.size() {
             return differs(format!("size {} instead of {}", stat.size, content.size()));
         }
@@ -305,7 +314,9 @@ impl Act for Verifier<'_> {
     }
 
     fn leave(engine: &Engine<'_, Self>, job: &Arc<Job>) -> Result<(), CaptureError> {
-        let Some(handle) = job.handle().filter(|_| job.selected && job.parent.is_some()) else { return Ok(()) };
+        let Some(handle) = job.handle().filter(|_| job.selected && job.parent.is_some()) else {
+            return Ok(());
+        };
         let this = &engine.act;
         let compare = || {
             let fd = handle.fd()?;
@@ -314,7 +325,9 @@ impl Act for Verifier<'_> {
         match compare() {
             Ok(()) => {}
             Err(Unequal::Fatal(error)) => return Err(error),
-            Err(Unequal::Differs(message)) => engine.monitor.issue(IssueKind::Differs, job.path_of(b""), message),
+            Err(Unequal::Differs(message)) => {
+                engine.monitor.issue(IssueKind::Differs, job.path_of(b""), message)
+            }
         }
         this.entries.fetch_add(1, Relaxed);
         engine.monitor.done(0);

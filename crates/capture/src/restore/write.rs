@@ -31,7 +31,13 @@ pub(crate) struct Writing<'w> {
 
 impl Writing<'_> {
     /// Writes one piece at its offset. Nothing is there yet if the file is `fresh`.
-    pub fn segment(&self, fd: &OwnedFd, fresh: bool, offset: u64, segment: Segment) -> Result<(), WriteFailed> {
+    pub fn segment(
+        &self,
+        fd: &OwnedFd,
+        fresh: bool,
+        offset: u64,
+        segment: Segment,
+    ) -> Result<(), WriteFailed> {
         let (id, length) = match segment {
             Segment::Hole { .. } if fresh => return Ok(()),
             Segment::Hole { length } => return Ok(self.hole(fd, offset, length)?),

@@ -67,7 +67,14 @@ impl Handle {
     pub fn top(fd: OwnedFd, budget: &Arc<HandleBudget>) -> Result<Arc<Self>> {
         let stat = stat_fd(&fd)?;
         let fd = Mutex::new(Some(Arc::new(fd)));
-        Ok(Arc::new(Self { parent: None, name: CString::default(), stat, fd, budget: budget.clone(), keep: true }))
+        Ok(Arc::new(Self {
+            parent: None,
+            name: CString::default(),
+            stat,
+            fd,
+            budget: budget.clone(),
+            keep: true,
+        }))
     }
 
     /// The directory `name` in this one. A link of that name is not followed (`ENOTDIR`).
@@ -147,4 +154,3 @@ impl Drop for Handle {
         }
     }
 }
-

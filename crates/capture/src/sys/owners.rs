@@ -51,8 +51,9 @@ fn user_name(uid: u32) -> Option<Box<[u8]>> {
         let mut record: libc::passwd = unsafe { std::mem::zeroed() };
         let mut found = std::ptr::null_mut();
         // SAFETY: the pointers are to live locals, and the length is that of the buffer.
-        let code =
-            unsafe { libc::getpwuid_r(uid, &mut record, buffer.as_mut_ptr().cast(), buffer.len(), &mut found) };
+        let code = unsafe {
+            libc::getpwuid_r(uid, &mut record, buffer.as_mut_ptr().cast(), buffer.len(), &mut found)
+        };
         // SAFETY: if a record was found, its name points to a C string in the buffer, which still lives.
         let name = (!found.is_null()).then(|| unsafe { CStr::from_ptr(record.pw_name) });
         (code, name.and_then(owned))
@@ -65,8 +66,9 @@ fn group_name(gid: u32) -> Option<Box<[u8]>> {
         let mut record: libc::group = unsafe { std::mem::zeroed() };
         let mut found = std::ptr::null_mut();
         // SAFETY: the pointers are to live locals, and the length is that of the buffer.
-        let code =
-            unsafe { libc::getgrgid_r(gid, &mut record, buffer.as_mut_ptr().cast(), buffer.len(), &mut found) };
+        let code = unsafe {
+            libc::getgrgid_r(gid, &mut record, buffer.as_mut_ptr().cast(), buffer.len(), &mut found)
+        };
         // SAFETY: if a record was found, its name points to a C string in the buffer, which still lives.
         let name = (!found.is_null()).then(|| unsafe { CStr::from_ptr(record.gr_name) });
         (code, name.and_then(owned))

@@ -3,7 +3,10 @@
 use crate::tree::{XATTR_VALUE_MAX, Xattr};
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd},
-    fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr, listxattr, removexattr, setxattr},
+    fs::{
+        XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr, listxattr, removexattr,
+        setxattr,
+    },
     io::{Errno, Result},
 };
 use std::ffi::{CStr, CString};
@@ -57,9 +60,12 @@ impl<'f> XattrTarget<'f> {
     }
 }
 
+/// Attributes, and the names of those whose value could not be read.
+pub(crate) type Listed = (Vec<Xattr>, Vec<(Box<[u8]>, Errno)>);
+
 /// Every attribute that can be listed, with its value; none where the file system has none. Gives also the names of
 /// those whose value could not be read.
-pub(crate) fn list_xattrs(target: &XattrTarget<'_>) -> Result<(Vec<Xattr>, Vec<(Box<[u8]>, Errno)>)> {
+pub(crate) fn list_xattrs(target: &XattrTarget<'_>) -> Result<Listed> {
     let mut small = [0u8; 512];
     let mut large = Vec::new();
     let names: &[u8] = match target.list(&mut small) {

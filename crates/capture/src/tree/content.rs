@@ -113,7 +113,8 @@ impl ContentWriter {
         if !self.open.is_empty() {
             self.seal(sink)?;
         }
-        let id = self.spine.finish(sink)?.expect("invariant: a list that does not fit the entry is not empty");
+        let id =
+            self.spine.finish(sink)?.expect("invariant: a list that does not fit the entry is not empty");
         let mut closure = self.closure;
         let whole = closure.len() < CLOSURE_MAX;
         closure.append(&mut self.spine.written);

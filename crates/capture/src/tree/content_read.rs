@@ -83,7 +83,9 @@ impl<'n, 's> ContentReader<'n, 's> {
         loop {
             let node = self.nodes.node(&id)?;
             match &*node {
-                Node::Content(list) if level.is_none_or(|level| level == 0) => return Ok(within(list, begin)),
+                Node::Content(list) if level.is_none_or(|level| level == 0) => {
+                    return Ok(within(list, begin));
+                }
                 Node::ContentIndex(own, parts) if level.is_none_or(|level| level == *own) => {
                     let mut below = None;
                     for (length, child) in parts {

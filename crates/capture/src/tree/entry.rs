@@ -162,7 +162,9 @@ impl Content {
             Self::Missing { .. } => 0,
             Self::Stored { data, .. } => *data,
             Self::Inline(bytes) => bytes.len() as u64,
-            Self::Segments(list) => list.iter().map(|s| if matches!(s, Segment::Data { .. }) { s.length() } else { 0 }).sum(),
+            Self::Segments(list) => {
+                list.iter().map(|s| if matches!(s, Segment::Data { .. }) { s.length() } else { 0 }).sum()
+            }
         }
     }
 }

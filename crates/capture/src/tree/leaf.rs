@@ -1,7 +1,8 @@
 //! Encoding of a part of a directory: entries in order of their names.
 
 use super::{
-    Attributes, Content, Entry, EntryKind, Listing, Owner, Segment, VERSION, Xattrs, object::KIND_LEAF, wire::Writer,
+    Attributes, Content, Entry, EntryKind, Listing, Owner, Segment, VERSION, Xattrs, object::KIND_LEAF,
+    wire::Writer,
 };
 use anshin_vault::ChunkId;
 use std::{collections::HashMap, sync::Arc};

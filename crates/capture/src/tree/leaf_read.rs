@@ -2,8 +2,8 @@
 
 use super::{
     Attributes, CONTENT_INLINE_MAX, Content, Device, Entry, EntryKind, LinkGroup, Listing, NAME_MAX, Owner,
-    SEGMENTS_INLINE_MAX, Segment, TARGET_MAX, Timestamp, Totals, TreeError, XATTR_VALUE_MAX, XATTRS_INLINE_MAX, Xattr,
-    Xattrs,
+    SEGMENTS_INLINE_MAX, Segment, TARGET_MAX, Timestamp, Totals, TreeError, XATTR_VALUE_MAX,
+    XATTRS_INLINE_MAX, Xattr, Xattrs,
     leaf::{
         HAS_ATIME, HAS_BTIME, HAS_CTIME, HAS_FLAGS, HAS_LINK, HAS_PROJECT, HAS_XATTRS, KNOWN, XATTRS_STORED,
     },
@@ -89,7 +89,12 @@ struct LeafDecoder {
 }
 
 impl LeafDecoder {
-    fn entry(&mut self, reader: &mut Reader<'_>, refs: &mut Refs<'_>, root: bool) -> Result<Entry, TreeError> {
+    fn entry(
+        &mut self,
+        reader: &mut Reader<'_>,
+        refs: &mut Refs<'_>,
+        root: bool,
+    ) -> Result<Entry, TreeError> {
         let name = self.name(reader, root)?;
         let head = reader.number()?;
         if head & !KNOWN != 0 || head & (HAS_XATTRS | XATTRS_STORED) == HAS_XATTRS | XATTRS_STORED {
@@ -127,7 +132,12 @@ impl LeafDecoder {
         Ok(name.as_slice().into())
     }
 
-    fn attributes(&mut self, head: u64, reader: &mut Reader<'_>, refs: &mut Refs<'_>) -> Result<Attributes, TreeError> {
+    fn attributes(
+        &mut self,
+        head: u64,
+        reader: &mut Reader<'_>,
+        refs: &mut Refs<'_>,
+    ) -> Result<Attributes, TreeError> {
         let mode = reader.number()?;
         if mode > 0o7777 {
             return Err(TreeError::OutOfRange);

@@ -22,20 +22,21 @@ mod write;
 mod xattrs;
 
 pub use content::ContentWriter;
+pub use content_read::ContentReader;
 pub use entry::{
-    Attributes, Content, Device, Entry, EntryKind, LinkGroup, Listing, Owner, Segment, Timestamp, Totals, Xattr, Xattrs,
+    Attributes, Content, Device, Entry, EntryKind, LinkGroup, Listing, Owner, Segment, Timestamp, Totals,
+    Xattr, Xattrs,
 };
 pub use leaf_read::Leaf;
-pub use object::Node;
-pub use content_read::ContentReader;
+pub use object::{Node, StoredXattrs, XattrValue};
 pub use read::{DirectoryCursor, DirectoryReader, Nodes, read_root, read_xattrs};
 pub use write::{DirectoryWriter, SealedLeaf, write_root};
 pub use xattrs::seal_xattrs;
 
 pub(crate) use leaf::LeafEncoder;
 
-use anshin_vault::VaultError;
 pub use anshin_vault::ChunkId;
+use anshin_vault::VaultError;
 
 /// The version of the format, first byte of every object.
 pub const VERSION: u8 = 1;

@@ -1,8 +1,8 @@
 //! Decoding of any tree object.
 
 use super::{
-    ChunkId, Entry, Leaf, NAME_MAX, OBJECT_MAX, Segment, TreeError, VERSION, XATTR_VALUE_INLINE_MAX, XATTR_VALUE_MAX,
-    leaf_read::read_segments, wire::Reader,
+    ChunkId, Entry, Leaf, NAME_MAX, OBJECT_MAX, Segment, TreeError, VERSION, XATTR_VALUE_INLINE_MAX,
+    XATTR_VALUE_MAX, leaf_read::read_segments, wire::Reader,
 };
 
 pub(crate) const KIND_LEAF: u8 = 1;
@@ -26,10 +26,13 @@ pub enum Node {
     /// Parts of such a list: level (1 above lists), and for each its length in bytes and its object.
     ContentIndex(u8, Vec<(u64, ChunkId)>),
     /// Extended attributes, sorted by name.
-    Xattrs(Vec<(Box<[u8]>, XattrValue)>),
+    Xattrs(StoredXattrs),
     /// The captured tree itself; the only entry without a name.
     Root(Box<Entry>),
 }
+
+/// Names and values of extended attributes.
+pub type StoredXattrs = Vec<(Box<[u8]>, XattrValue)>;
 
 /// Value of an extended attribute in an object of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,15 +146,18 @@ fn read_content_index(reader: &mut Reader<'_>, refs: &mut Refs<'_>) -> Result<No
     let mut total = 0u64;
     for _ in 0..count {
         let length = reader.number()?;
-        total = total.checked_add(length).filter(|t| length > 0 && *t <= i64::MAX as u64).ok_or(TreeError::OutOfRange)?;
+        total = total
+            .checked_add(length)
+            .filter(|t| length > 0 && *t <= i64::MAX as u64)
+            .ok_or(TreeError::OutOfRange)?;
         parts.push((length, refs.next()?));
     }
     if parts.is_empty() { Err(TreeError::NotCanonical) } else { Ok(Node::ContentIndex(level, parts)) }
 }
 
-fn read_xattrs(reader: &mut Reader<'_>, refs: &mut Refs<'_>) -> Result<Vec<(Box<[u8]>, XattrValue)>, TreeError> {
+fn read_xattrs(reader: &mut Reader<'_>, refs: &mut Refs<'_>) -> Result<StoredXattrs, TreeError> {
     let count = reader.count(3)?;
-    let mut list: Vec<(Box<[u8]>, XattrValue)> = Vec::with_capacity(count);
+    let mut list: StoredXattrs = Vec::with_capacity(count);
     for _ in 0..count {
         let name = reader.bytes(NAME_MAX)?;
         let ascending = list.last().is_none_or(|(last, _)| **last < *name);

@@ -266,7 +266,9 @@ impl<'n, 's> DirectoryReader<'n, 's> {
                 }
                 Node::Index(own, parts) if level.is_none_or(|level| level == *own) => {
                     let at = parts.partition_point(|(first, _)| **first <= *name);
-                    let Some((_, below)) = at.checked_sub(1).and_then(|at| parts.get(at)) else { return Ok(None) };
+                    let Some((_, below)) = at.checked_sub(1).and_then(|at| parts.get(at)) else {
+                        return Ok(None);
+                    };
                     (id, level) = (*below, Some(own - 1));
                 }
                 other => return Err(nodes.wrong(&id, other)),

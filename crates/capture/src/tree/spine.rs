@@ -1,9 +1,9 @@
 //! The upper levels of a large directory or of a long list of contents.
 
 use super::{
+    VERSION,
     object::{KIND_CONTENT_INDEX, KIND_INDEX},
     wire::Writer,
-    VERSION,
 };
 use anshin_vault::{ChunkId, Kind, Sink, VaultError};
 

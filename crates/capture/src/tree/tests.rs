@@ -17,8 +17,8 @@ fn name() -> impl Strategy<Value = Box<[u8]>> {
         .prop_map(Into::into)
 }
 
-fn id() -> impl Strategy<Value = anshin_vault::ChunkId> {
-    any::<[u8; 32]>().prop_map(anshin_vault::ChunkId)
+fn id() -> impl Strategy<Value = ChunkId> {
+    any::<[u8; 32]>().prop_map(ChunkId)
 }
 
 fn segments() -> impl Strategy<Value = Vec<Segment>> {
@@ -40,8 +40,11 @@ fn content() -> impl Strategy<Value = Content> {
         any::<u64>().prop_map(|size| Content::Missing { size }),
         bytes(CONTENT_INLINE_MAX).prop_map(Content::Inline),
         segments().prop_map(Content::Segments),
-        (id(), 0u64..1 << 62, 0u64..1 << 62)
-            .prop_map(|(id, a, b)| Content::Stored { id, size: a.max(b), data: a.min(b) }),
+        (id(), 0u64..1 << 62, 0u64..1 << 62).prop_map(|(id, a, b)| Content::Stored {
+            id,
+            size: a.max(b),
+            data: a.min(b)
+        }),
     ]
 }
 
@@ -98,8 +101,12 @@ fn attributes() -> impl Strategy<Value = Attributes> {
 
 fn entry() -> impl Strategy<Value = Entry> {
     let link = option::of((any::<u64>(), any::<u64>()).prop_map(|(mount, inode)| LinkGroup { mount, inode }));
-    (name(), kind(), attributes(), link)
-        .prop_map(|(name, kind, attributes, link)| Entry { name, kind, attributes, link })
+    (name(), kind(), attributes(), link).prop_map(|(name, kind, attributes, link)| Entry {
+        name,
+        kind,
+        attributes,
+        link,
+    })
 }
 
 fn entries(most: usize) -> impl Strategy<Value = Vec<Entry>> {
@@ -110,7 +117,7 @@ fn entries(most: usize) -> impl Strategy<Value = Vec<Entry>> {
     })
 }
 
-fn encode(entries: &[Entry]) -> (Vec<u8>, Vec<anshin_vault::ChunkId>) {
+fn encode(entries: &[Entry]) -> (Vec<u8>, Vec<ChunkId>) {
     let mut leaf = LeafEncoder::default();
     entries.iter().for_each(|entry| leaf.push(entry));
     leaf.finish()
@@ -123,7 +130,13 @@ fn plain(number: u64, name: &str) -> Entry {
     Entry {
         name: name.as_bytes().into(),
         kind: EntryKind::File(Content::Inline(number.to_le_bytes().into())),
-        attributes: Attributes { mode: 0o644, owner, mtime: time(number as i64), ctime: Some(time(9)), ..Default::default() },
+        attributes: Attributes {
+            mode: 0o644,
+            owner,
+            mtime: time(number as i64),
+            ctime: Some(time(9)),
+            ..Default::default()
+        },
         link: None,
     }
 }
@@ -302,7 +315,7 @@ fn version_1_has_these_bytes() {
     file.attributes.project = 3;
     file.attributes.xattrs = Xattrs::Inline(vec![Xattr { name: (*b"user.a").into(), value: (*b"1").into() }]);
     file.link = Some(LinkGroup { mount: 0, inode: 4711 });
-    let chunk = anshin_vault::ChunkId([0xAA; 32]);
+    let chunk = ChunkId([0xAA; 32]);
     file.kind = EntryKind::File(Content::Segments(vec![
         Segment::Data { id: chunk, length: 1000 },
         Segment::Hole { length: 4096 },

@@ -121,7 +121,10 @@ mod tests {
     fn only_the_shortest_form_of_a_number_is_read() {
         assert!(Reader::new(&[0x80, 0x00]).number().is_err(), "a padded zero");
         assert!(Reader::new(&[0xff; 10]).number().is_err(), "more than 64 bits");
-        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).number(), Ok(u64::MAX));
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).number(),
+            Ok(u64::MAX)
+        );
     }
 
     proptest! {

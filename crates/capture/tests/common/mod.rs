@@ -92,7 +92,9 @@ impl Mounted {
             "btrfs" => "-q",
             _ => "",
         };
-        sh(&format!("truncate -s {size} {image} && mkfs.{kind} {options} {image} && mount -o loop {image} {at}"));
+        sh(&format!(
+            "truncate -s {size} {image} && mkfs.{kind} {options} {image} && mount -o loop {image} {at}"
+        ));
         self.mounts.push(path.clone());
         path
     }
@@ -119,11 +121,17 @@ pub fn naming(data: &[u8]) -> ChunkId {
 pub fn back_up(vault: &MemoryVault, source: &Path, options: &BackupOptions) -> Backup {
     let root = BackupRoot { source: source.into(), path: "/".into() };
     let done = backup(vault, &[root], options, &Monitor::new()).unwrap();
-    let bad: Vec<_> = done.report.issues.first.iter().filter(|issue| issue.kind != IssueKind::Cache).collect();
+    let bad: Vec<_> =
+        done.report.issues.first.iter().filter(|issue| issue.kind != IssueKind::Cache).collect();
     assert!(bad.is_empty(), "{bad:?}");
     done
 }
 
-pub fn bring_back(vault: &MemoryVault, root: &ChunkId, target: &Path, options: &RestoreOptions<'_>) -> RestoreReport {
+pub fn bring_back(
+    vault: &MemoryVault,
+    root: &ChunkId,
+    target: &Path,
+    options: &RestoreOptions<'_>,
+) -> RestoreReport {
     restore(vault, root, &Selection::all(), target, options, &Monitor::new()).unwrap()
 }

@@ -64,7 +64,8 @@ fn names(at: &Path) {
 
 fn contents(at: &Path) {
     fs::create_dir(at).unwrap();
-    let sizes = [0, 1, 63, 64, 65, 4095, 4096, 4097, 262_143, 262_144, 262_145, 1 << 20, (5 << 20) + 1, 21 << 20];
+    let sizes =
+        [0, 1, 63, 64, 65, 4095, 4096, 4097, 262_143, 262_144, 262_145, 1 << 20, (5 << 20) + 1, 21 << 20];
     for size in sizes {
         fs::write(at.join(format!("noise-{size}")), noise(size as u64, size)).unwrap();
         fs::write(at.join(format!("zero-{size}")), vec![0; size]).unwrap();
@@ -87,7 +88,14 @@ fn links(at: &Path) {
     symlink("..", at.join("up")).unwrap();
     symlink("l".repeat(1000), at.join("longish")).unwrap();
     rfs::linkat(rfs::CWD, at.join("good"), rfs::CWD, at.join("good-2"), AtFlags::empty()).unwrap();
-    rfs::chownat(rfs::CWD, at.join("dangling"), Some(rfs::Uid::from_raw(1234)), None, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    rfs::chownat(
+        rfs::CWD,
+        at.join("dangling"),
+        Some(rfs::Uid::from_raw(1234)),
+        None,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .unwrap();
 }
 
 fn specials(at: &Path) {
@@ -126,7 +134,9 @@ fn xattrs(at: &Path, kind: &str) {
         "btrfs" => 15_000,
         _ => 65_000,
     };
-    let set = |path: &Path, name: &str, value: &[u8]| rfs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        rfs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap()
+    };
     let file = at.join("file");
     fs::write(&file, "attributes").unwrap();
     set(&file, "user.plain", b"value");
@@ -218,7 +228,12 @@ fn deep_found(top: &Path) -> Vec<String> {
         let length = rustix::io::read(&file, &mut text[..]).unwrap();
         found.push(format!(
             "{:o} {}.{} {:o} {}.{} {}",
-            dir.st_mode, dir.st_mtime, dir.st_mtime_nsec, stat.st_mode, stat.st_mtime, stat.st_mtime_nsec,
+            dir.st_mode,
+            dir.st_mtime,
+            dir.st_mtime_nsec,
+            stat.st_mode,
+            stat.st_mtime,
+            stat.st_mtime_nsec,
             String::from_utf8_lossy(&text[..length])
         ));
     });
@@ -228,7 +243,9 @@ fn deep_found(top: &Path) -> Vec<String> {
 fn times(at: &Path) {
     fs::create_dir(at).unwrap();
     // 2400 and 1910: within what each of the file systems can hold.
-    for (name, seconds) in [("future", 13_569_465_600), ("past", -1_893_456_000), ("epoch", 0), ("before", -1)] {
+    for (name, seconds) in
+        [("future", 13_569_465_600), ("past", -1_893_456_000), ("epoch", 0), ("before", -1)]
+    {
         let path = at.join(name);
         fs::write(&path, name).unwrap();
         let time = Timespec { tv_sec: seconds, tv_nsec: 987_654_321 };
@@ -245,7 +262,9 @@ fn times(at: &Path) {
 fn flags(at: &Path, kind: &str) {
     fs::create_dir(at).unwrap();
     let dir = at.display();
-    for (name, flags) in [("immutable", "+i"), ("append", "+a"), ("nodump", "+d"), ("noatime", "+A"), ("sync", "+S")] {
+    for (name, flags) in
+        [("immutable", "+i"), ("append", "+a"), ("nodump", "+d"), ("noatime", "+A"), ("sync", "+S")]
+    {
         sh(&format!("echo {name} > {dir}/{name} && chattr {flags} {dir}/{name}"));
     }
     if kind == "btrfs" {
