@@ -378,3 +378,58 @@ fn a_target_that_was_in_use_keeps_its_own_attributes() {
     assert_eq!(mode("back"), mode("tree"));
     assert!(vault.has(&root).unwrap());
 }
+
+#[test]
+fn a_killed_restore_is_completed_by_the_next() {
+    let dir = Dir::new("killed");
+    let inner = "ANSHIN_TEST_KILLED";
+    struct Slow(MemoryVault);
+    impl Source for Slow {
+        fn get(&self, id: &ChunkId) -> Result<anshin_vault::Object, anshin_vault::VaultError> {
+            std::thread::sleep(std::time::Duration::from_millis(3));
+            self.0.get(id)
+        }
+    }
+    if let Some(at) = std::env::var_os(inner) {
+        let vault = MemoryVault::new();
+        let root = back_up(&vault, &Path::new(&at).join("tree"), &options()).root;
+        fs::write(Path::new(&at).join("begun"), "").unwrap();
+        let target = Path::new(&at).join("back");
+        restore(
+            &Slow(vault),
+            &root,
+            &Selection::all(),
+            &target,
+            &with(Conflict::IfDifferent),
+            &Monitor::new(),
+        )
+        .unwrap();
+        return;
+    }
+    let (vault, root) = sample(&dir);
+    let mut whole = 0;
+    for round in 0..6 {
+        let _ = fs::remove_dir_all(dir.path("back"));
+        let _ = fs::remove_file(dir.path("begun"));
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "a_killed_restore_is_completed_by_the_next"]).env(inner, &dir.0);
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+        while !dir.path("begun").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(round * 15));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let check = || {
+            let (all, options) = (Selection::all(), RestoreOptions::default());
+            verify(&vault, &root, &all, &dir.path("back"), &options, &Monitor::new())
+        };
+        whole += u64::from(check().is_ok_and(|report| report.is_equal()));
+        bring_back(&vault, &root, &dir.path("back"), &with(Conflict::IfDifferent));
+        let report = check().unwrap();
+        let issues = &report.issues;
+        // The target directory was there and not empty: only its own attributes may be missing.
+        assert!(report.is_equal(), "round {round}: {issues:?}");
+    }
+    assert!(whole < 6, "no round was killed before its end");
+}
