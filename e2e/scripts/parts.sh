@@ -13,6 +13,7 @@ simulator-proof 10 site
 browser 10 quick
 fuzz-smoke 10 quick
 build 15 site
+guest-systemd 25 site
 END
     sed -n 's/^    "\([a-z-]*\)", [0-9]*, [0-9]*, .*/\1 10 site/p' e2e/src/scenario/mod.rs
     echo "bench-volume 60 long"
@@ -56,15 +57,23 @@ part() {
         licences) deny licenses bans sources ;;
         advisories) advisories ;;
         docs) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps ;;
-        simulator) cargo run --release -p anshin-sim -- run --seeds "0..$([ "$LONG" ] && echo 1000000 || echo 10000)" --twice 200 $([ "$LONG" ] || echo --budget 1200) ;;
+        simulator) simulator ;;
         simulator-proof) cargo run --release -p anshin-sim -- prove ;;
         browser) need_packages chromium; cargo nextest run --release -p anshin-console --run-ignored only -E 'test(browser)' ;;
         fuzz-smoke) fuzz_smoke ;;
         build) lab_packages; cargo build --release -p anshin -p anshin-e2e ;;
+        guest-systemd) . e2e/scripts/guest.sh; guest_systemd ;;
         bench-volume) bench/volume ;;
         bench-failover) bench/failover ;;
         *) check "$1" ;;
     esac
+}
+
+# A long run goes on where the same build was interrupted.
+simulator() {
+    local size=(--seeds 0..10000 --budget 1200)
+    [ -z "$LONG" ] || size=(--seeds 0..1000000 --progress "$KEPT/simulator.progress")
+    cargo run --release -p anshin-sim -- run --twice 200 "${size[@]}"
 }
 
 unit() {

@@ -118,6 +118,8 @@ impl Manager {
         self.subscribed = true;
     }
 
+    fn reset_failed_unit(&self, _name: &str) {}
+
     fn reload(&self) {
         *self.reloads.lock().unwrap() += 1;
     }

@@ -1,6 +1,7 @@
 //! The long-lived processes of a node, each a hidden subcommand of this one binary.
 
-use anshin_base::Problem;
+use crate::run::Times;
+use anshin_base::{Millis, Problem};
 use anshin_node::{daemon, paths::Paths, setup::NodeFile};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -70,12 +71,18 @@ pub fn voter() -> Result<(), Problem> {
 ///
 /// # Errors
 /// What keeps it from running.
-pub fn volume(name: &str, port: u16) -> Result<(), Problem> {
+pub fn volume(name: &str, port: u16, times: &Times) -> Result<(), Problem> {
     start_log();
     let paths = Paths::default();
     this_node(&paths)?;
     let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
     let mut options = anshin_device::Options::of_node(name, listen);
+    options.times = anshin_device::Times {
+        heartbeat: Millis(times.heartbeat_ms),
+        peer_silent: Millis(times.silence_ms),
+        lease: Millis(times.lease_ms),
+        drift_permille: times.drift_permille,
+    };
     if let Some(network) = &mut options.network {
         network.identity = paths.identity();
     }

@@ -24,6 +24,9 @@ pub enum Process {
         /// Port of its data link
         #[arg(long)]
         port: u16,
+        /// The site's times
+        #[command(flatten)]
+        times: Times,
     },
     /// The holder of service addresses
     Guard,
@@ -38,6 +41,23 @@ pub enum Process {
     },
 }
 
+/// The times of a volume's process; the daemon gives those that the ledger records.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Times {
+    /// Between two signs of life
+    #[arg(long, default_value_t = 100)]
+    pub heartbeat_ms: u64,
+    /// A copy that was not heard for this long is taken out
+    #[arg(long, default_value_t = 1_000)]
+    pub silence_ms: u64,
+    /// How long a lease lasts
+    #[arg(long, default_value_t = 900)]
+    pub lease_ms: u64,
+    /// By how much its grantor waits longer, in thousandths
+    #[arg(long, default_value_t = 20)]
+    pub drift_permille: u32,
+}
+
 /// Runs one of the node's processes until it ends.
 ///
 /// # Errors
@@ -46,7 +66,7 @@ pub fn process(process: &Process) -> Result<(), Problem> {
     match process {
         Process::Node => processes::node(),
         Process::Voter => processes::voter(),
-        Process::Volume { name, port } => processes::volume(name, *port),
+        Process::Volume { name, port, times } => processes::volume(name, *port, times),
         Process::Guard => processes::guard(),
         Process::Demo { dir, listen } => processes::demo(dir, *listen),
     }

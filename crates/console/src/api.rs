@@ -7,8 +7,8 @@ use crate::{
 };
 use anshin_node::view::{
     DrillReport, DrillRequest, Explanation, JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange,
-    NodeView, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, SiteStatus, VolumeCreate,
-    VolumeView,
+    NodeView, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, SiteStatus, Times, TimingChange,
+    VolumeCreate, VolumeView,
 };
 use axum::{
     Json,
@@ -123,6 +123,13 @@ pub async fn node_set_state(
     Body(request): Body<NodeStateChange>,
 ) -> Reply<NodeView> {
     Ok(Json(shared.control.node_set_state(&name, request).await?))
+}
+
+/// Changes the times that the site runs by.
+#[utoipa::path(put, path = "/api/v1/site/timing", tag = "site", request_body = TimingChange,
+    responses((status = 200, body = Times), (status = "default", body = ProblemSchema)))]
+pub async fn set_timing(State(shared): State<Shared>, Body(request): Body<TimingChange>) -> Reply<Times> {
+    Ok(Json(shared.control.set_timing(request).await?))
 }
 
 /// Why a node, volume or service is as it is.

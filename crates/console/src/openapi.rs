@@ -24,6 +24,7 @@ use utoipa::OpenApi;
         api::service_move,
         api::service_set_state,
         api::node_set_state,
+        api::set_timing,
         api::explain,
         api::drill,
         api::openapi,

@@ -55,6 +55,7 @@ pub fn router(control: Arc<dyn Control>, surface: Surface) -> Router {
         .route("/services/{name}/move", post(api::service_move))
         .route("/services/{name}/state", put(api::service_set_state))
         .route("/nodes/{name}/state", put(api::node_set_state))
+        .route("/site/timing", put(api::set_timing))
         .route("/explain/{subject}", get(api::explain))
         .route("/drills", post(api::drill))
         .route("/openapi.json", get(api::openapi));

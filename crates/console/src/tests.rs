@@ -74,6 +74,7 @@ async fn every_change_reaches_the_node_over_its_socket() {
         ("POST", "/api/v1/services/postgresql/move", json!({"to": "b"})),
         ("PUT", "/api/v1/services/postgresql/state", json!({"state": "stopped"})),
         ("PUT", "/api/v1/nodes/a/state", json!({"state": "standby"})),
+        ("PUT", "/api/v1/site/timing", json!({"silence_ms": 2_500})),
     ];
     for (method, path, body) in &changes {
         let (status, answer) = change(&router, method, path, body).await;
@@ -128,6 +129,7 @@ async fn the_loopback_address_changes_nothing() {
         ("DELETE", "/api/v1/tokens/t1"),
         ("POST", "/api/v1/services/postgresql/move"),
         ("PUT", "/api/v1/nodes/a/state"),
+        ("PUT", "/api/v1/site/timing"),
         ("POST", "/api/v1/drills"),
     ] {
         let (status, problem) = change(&router, method, path, &json!({"state": "standby"})).await;

@@ -46,7 +46,7 @@ fn say(text: impl std::fmt::Display) {
 fn make(directory: &str, size: &str, group: Option<&str>) -> Result<(), Problem> {
     let group = GroupId(group.map_or(Ok(1), u64::from_str).map_err(|_| usage())?);
     let bytes = ByteSize::from_str(size)?;
-    let what = Create { bytes, group, hot_extents: HOT_EXTENTS, preallocate: false };
+    let what = Create { bytes, group, hot_extents: HOT_EXTENTS, preallocate: true };
     say(anshin_device::create(directory.as_ref(), &what)?.0);
     Ok(())
 }

@@ -18,8 +18,8 @@ pub struct Create {
     pub group: GroupId,
     /// Hot extents of its activity log.
     pub hot_extents: u32,
-    /// Reserve the space of the data now. Otherwise the file is sparse: a volume of any size is made at once, and a full file
-    /// system shows as a disk error later.
+    /// Reserve the space of the data now, for good: trimming does not give it back. Otherwise the file is sparse, and a full
+    /// file system shows as a disk error later.
     pub preallocate: bool,
 }
 
@@ -70,9 +70,13 @@ pub fn create(directory: &Path, what: &Create) -> Result<ReplicaId, Problem> {
     // Left behind by a creation that did not end; there never was metadata for it.
     let _ = std::fs::remove_file(directory.join("data"));
     made().map_err(|error| {
+        // What was reserved before the space ran out is missing elsewhere until the next attempt.
+        for unfinished in ["data", "meta.new"] {
+            let _ = std::fs::remove_file(directory.join(unfinished));
+        }
         let message = format!("cannot make a replica in {}: {error}", directory.display());
         let problem = Problem::new("replica-create", message);
-        if error.raw_os_error() == Some(libc::ENOSPC) {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge) {
             problem.hint("free some space, or choose a smaller size")
         } else {
             problem
@@ -110,6 +114,11 @@ fn fresh(path: &Path) -> io::Result<File> {
 }
 
 fn reserve(file: &impl AsFd, bytes: u64) -> io::Result<()> {
+    // Asked first: an attempt that must fail would take all the space there is until it does.
+    let found = rustix::fs::fstatvfs(file)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP) => {
@@ -134,6 +143,16 @@ mod tests {
         assert_eq!((found.replica, found.group, found.volume_bytes), (replica, GroupId(7), 64 << 20));
         assert_eq!(std::fs::metadata(directory.join("meta")).unwrap().len(), found.meta_bytes);
         assert_eq!(create(&directory, &what).unwrap_err().code, "replica-exists");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_a_hint_and_leaves_the_space() {
+        let directory = std::env::temp_dir().join(format!("anshin-create-huge-{}", std::process::id()));
+        let what = Create { bytes: ByteSize(1 << 50), group: GroupId(7), hot_extents: 16, preallocate: true };
+        let refused = create(&directory, &what).unwrap_err();
+        assert!(refused.code == "replica-create" && refused.hint.is_some(), "{refused}");
+        assert!(!directory.join("data").exists() && !directory.join("meta").exists());
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

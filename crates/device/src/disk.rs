@@ -21,6 +21,8 @@ struct Area {
     /// Offsets and lengths must be multiples of this for direct I/O.
     alignment: u32,
     bytes: u64,
+    /// All of it has space on the file system, which zeroing must not give back (R17).
+    reserved: bool,
 }
 
 enum Job {
@@ -121,7 +123,8 @@ impl Disk {
 
     /// Starts zeroing a range of the data area.
     pub fn zero(&mut self, io: &mut Io, token: Token, offset: u64, length: u64, unmap: bool) {
-        let zero = Zero { offset, length, how: if unmap { How::Punch } else { How::ZeroRange } };
+        let punch = unmap && !self.data.reserved;
+        let zero = Zero { offset, length, how: if punch { How::Punch } else { How::ZeroRange } };
         self.push_zero(io, token, zero);
     }
 
@@ -160,7 +163,8 @@ impl Disk {
         let job = self.jobs.remove(&token).expect("invariant: one completion per job");
         let result = match (job, done.result) {
             (Job::Zero(zero), Err(error)) if unsupported(&error) && zero.how != How::Write => {
-                let how = if zero.how == How::ZeroRange { How::Punch } else { How::Write };
+                let punch = zero.how == How::ZeroRange && !self.data.reserved;
+                let how = if punch { How::Punch } else { How::Write };
                 self.push_zero(io, token, Zero { how, ..zero });
                 return None;
             }
@@ -238,10 +242,11 @@ impl Area {
             }
             Err(error) => return Err(fail(error.into())),
         };
-        let bytes = rustix::fs::fstat(&fd).map_err(|error| fail(error.into()))?.st_size;
-        let bytes = u64::try_from(bytes).unwrap_or(0);
+        let found = rustix::fs::fstat(&fd).map_err(|error| fail(error.into()))?;
+        let bytes = u64::try_from(found.st_size).unwrap_or(0);
+        let reserved = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512) >= bytes;
         let alignment = if direct { direct_alignment(&fd) } else { 512 };
-        Ok(Self { fd: Rc::new(fd), direct, alignment, bytes })
+        Ok(Self { fd: Rc::new(fd), direct, alignment, bytes, reserved })
     }
 }
 

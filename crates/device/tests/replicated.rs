@@ -9,7 +9,12 @@ use anshin_device::control::{Request, VolumeStatus};
 use anshin_link::{Authority, NodeKey};
 use anshin_mirror::RoleName;
 use common::{PATIENCE, Scratch, Volume, devices, fio_verified, installed, ledger::IdealVoter, must};
-use std::{fs, net::TcpListener, path::Path, time::Instant};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 struct Pair {
     voter: IdealVoter,
@@ -29,7 +34,7 @@ fn wait(what: &str, done: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < end, "{what} did not happen");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -208,6 +213,19 @@ fn a_silent_secondary_is_removed_and_the_primary_goes_on() {
     pair.volumes[0].ask(Request::Quiesce).unwrap();
     pair.equal();
     pair.volumes[0].ask(Request::Resume).unwrap();
+}
+
+#[test]
+fn an_idle_pair_sleeps() {
+    let pair = Pair::new("idle", "64M", &["--no-device"]);
+    pair.in_sync();
+    let idle = Duration::from_secs(3);
+    let before = pair.volumes.each_ref().map(Volume::processor_time);
+    std::thread::sleep(idle);
+    for (volume, before) in pair.volumes.iter().zip(before) {
+        let used = volume.processor_time() - before;
+        assert!(used < idle / 6, "{used:?} of {idle:?} spent on nothing");
+    }
 }
 
 /// Prints what a synchronous second copy costs. Run by hand: the figures depend on the machine.

@@ -130,6 +130,26 @@ fn a_file_system_survives_a_killed_process_and_the_old_device_goes_away() {
 }
 
 #[test]
+fn trimmed_blocks_read_as_zeroes_and_keep_their_space() {
+    if !installed(&["qemu-io"]) {
+        return;
+    }
+    let scratch = Scratch::new("trim");
+    let mut volume = Volume::create(&scratch.0, "data", "64M", &["--no-device"]);
+    volume.start();
+    let uri = volume.nbd_uri();
+    must("qemu-io", &["-f", "raw", "-c", "write -P 7 0 48M", "-c", "discard 8M 16M", "-c", "flush", &uri]);
+    must(
+        "qemu-io",
+        &["-f", "raw", "-c", "read -P 7 0 8M", "-c", "read -P 0 8M 16M", "-c", "read -P 7 24M 24M", &uri],
+    );
+    volume.stop();
+    let found = fs::metadata(volume.data()).unwrap();
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&found);
+    assert!(blocks * 512 >= 64 << 20, "a later write into trimmed blocks cannot meet a full disk: {blocks}");
+}
+
+#[test]
 fn a_second_process_of_the_same_replica_is_refused() {
     let scratch = Scratch::new("twice");
     let mut volume = Volume::create(&scratch.0, "data", "64M", &["--no-device"]);

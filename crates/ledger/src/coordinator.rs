@@ -161,7 +161,8 @@ impl Coordinator {
             self.missing.remove(&group);
         }
         match report {
-            Some((_, report)) if report.session == primary.session => Some(true),
+            // One whose disk failed says so; it serves nothing any more.
+            Some((_, report)) if report.session == primary.session => Some(report.promotable),
             // Another session that knows this entry: it has restarted. One that does not may simply be old news.
             Some((_, report)) if report.ledger_index >= known.index => Some(false),
             Some(_) => None,
@@ -208,4 +209,83 @@ fn restarted(bugs: Bugs, known: &GroupState, candidates: &[Candidate]) -> Option
         candidate.reachable && candidate.report.promotable && members.contains(&candidate.report.replica)
     });
     fit.map(|candidate| Member { replica: candidate.report.replica, session: candidate.report.session })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        liveness::Sign,
+        state::{Node, Ports, Replica, Roles, Volume},
+    };
+    use anshin_base::{ByteSize, Generation, GroupEntry, LedgerIndex, Millis, SessionId, VoterId};
+
+    const GROUP: GroupId = GroupId(7);
+    const INDEX: LedgerIndex = LedgerIndex(9);
+
+    fn member(number: u64) -> Member {
+        Member { replica: ReplicaId(number), session: SessionId(10 * number) }
+    }
+
+    /// A volume with copies on nodes 1 and 2, both in sync, the first of them primary.
+    fn state() -> State {
+        let mut state = State::default();
+        for number in [1, 2] {
+            let node = Node {
+                id: NodeId(number),
+                name: number.to_string(),
+                addresses: Vec::new(),
+                ports: Ports::default(),
+                roles: Roles { data: true, witness: false },
+                voter: VoterId(number.into()),
+                fingerprint: String::new(),
+                state: NodeState::Active,
+                attributes: BTreeMap::new(),
+            };
+            state.nodes.insert(node.id, node);
+        }
+        let replica = |number| Replica { replica: Some(ReplicaId(number)), port: 0, path: String::new() };
+        let volume = Volume {
+            name: "data".into(),
+            group: GROUP,
+            size: ByteSize(1 << 20),
+            file_system: None,
+            mount: None,
+            replicas: [1, 2].map(|number| (NodeId(number), replica(u64::from(number)))).into(),
+        };
+        state.volumes.insert(volume.name.clone(), volume);
+        let in_sync = [1, 2].map(member).map(|member| (member.replica, member.session)).into();
+        let entry = GroupEntry { group: GROUP, generation: Generation(3), primary: Some(member(1)), in_sync };
+        state.groups.insert(GROUP, GroupState { index: INDEX, entry });
+        state
+    }
+
+    fn conclusion(primary_promotable: bool) -> Conclusion {
+        let (state, now) = (state(), Mono(5_000_000_000));
+        let mut detector = Detector::new(Mono(0), Millis(1_000));
+        for (number, promotable) in [(1, primary_promotable), (2, true)] {
+            let Member { replica, session } = member(number);
+            let report = ReplicaReport {
+                group: GROUP,
+                replica,
+                session,
+                progress: 5,
+                promotable,
+                ledger_index: INDEX,
+            };
+            let node = NodeId(u32::try_from(number).unwrap());
+            detector.hear(now, Sign { node, start: 1, sequence: 1, reports: vec![report] });
+        }
+        let wanted = BTreeMap::from([(GROUP, BTreeMap::from([(NodeId(1), 1), (NodeId(2), 0)]))]);
+        let view = View { state: &state, detector: &detector, highest: &|_| 0, wanted: &wanted };
+        let mut coordinator = Coordinator::new();
+        coordinator.judge(now, &view);
+        coordinator.conclusions()[&GROUP].clone()
+    }
+
+    #[test]
+    fn a_living_primary_stays_until_it_says_that_it_cannot_serve_any_more() {
+        assert_eq!(conclusion(true), Conclusion::Well);
+        assert_eq!(conclusion(false), Conclusion::Promote(member(2)));
+    }
 }

@@ -77,6 +77,11 @@ impl Detector {
         true
     }
 
+    /// Another time counts as silence from now on.
+    pub fn set_silent(&mut self, silent: Millis) {
+        self.silent = silent;
+    }
+
     /// The judging process itself stood still (SIGSTOP, suspend) from `since` to now: nobody could be heard in that
     /// time, so nobody's silence counts.
     pub fn stood_still(&mut self, now: Mono) {

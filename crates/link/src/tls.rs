@@ -101,12 +101,27 @@ pub fn peer_identity(certificates: Option<&[CertificateDer<'_>]>) -> Result<Peer
 /// Why this end refused the peer's certificate, if `error` is such a refusal.
 #[must_use]
 pub fn refusal(error: &io::Error) -> Option<PeerRefused> {
-    let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) =
-        error.get_ref()?.downcast_ref::<rustls::Error>()?
-    else {
+    refused(error.get_ref()?.downcast_ref::<rustls::Error>()?)
+}
+
+fn refused(error: &rustls::Error) -> Option<PeerRefused> {
+    let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error else {
         return None;
     };
     other.0.downcast_ref::<PeerRefused>().cloned()
+}
+
+/// What went wrong with a peer's connection, in words for the log.
+#[must_use]
+pub fn explain(error: &rustls::Error) -> String {
+    match (refused(error), error) {
+        (Some(refused), _) => refused.to_string(),
+        (None, rustls::Error::NoCertificatesPresented) => "it presented no certificate".to_owned(),
+        (None, rustls::Error::AlertReceived(alert)) => {
+            format!("it did not accept this node's certificate ({alert:?})")
+        }
+        (None, other) => format!("not a TLS 1.3 handshake ({other})"),
+    }
 }
 
 fn without_resumption(mut config: ServerConfig) -> ServerConfig {

@@ -23,6 +23,8 @@ pub(crate) struct Bitmap {
     blocks: u64,
     /// Pages whose bits on disk may be other than those in memory.
     unsaved: BTreeSet<u32>,
+    /// Grows whenever a bit changes.
+    version: u64,
 }
 
 fn page_of(extent: u32) -> u32 {
@@ -35,12 +37,17 @@ fn ones(bits: &ExtentBits) -> u64 {
 
 impl Bitmap {
     pub fn new(layout: Layout) -> Self {
-        Self { layout, extents: BTreeMap::new(), blocks: 0, unsaved: BTreeSet::new() }
+        Self { layout, extents: BTreeMap::new(), blocks: 0, unsaved: BTreeSet::new(), version: 0 }
     }
 
     /// Bytes of the volume that the other replica may lack.
     pub fn bytes(&self) -> u64 {
         self.blocks * BLOCK
+    }
+
+    /// Grows whenever a bit changes.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     pub fn is_empty(&self) -> bool {
@@ -75,6 +82,7 @@ impl Bitmap {
         }
         if added > 0 {
             self.blocks += added;
+            self.version += 1;
             self.unsaved.insert(page_of(extent));
         }
     }
@@ -123,6 +131,7 @@ impl Bitmap {
         let left = ones(bits);
         if left < before {
             self.blocks -= before - left;
+            self.version += 1;
             self.unsaved.insert(page_of(extent));
         }
         if left == 0 {
@@ -135,6 +144,7 @@ impl Bitmap {
         self.unsaved.extend(self.extents.keys().map(|extent| page_of(*extent)));
         self.extents.clear();
         self.blocks = 0;
+        self.version += 1;
     }
 
     /// The first chunk at or after `from` with a bit set: its offset and mask.

@@ -14,6 +14,8 @@ pub struct Bugs {
     pub skip_grant_wait: bool,
     /// Clear the dirty record of a peer when it connects (I4).
     pub clear_dirty_at_connect: bool,
+    /// Take a peer that comes back in the session and under the primary in which it left for equal (I4).
+    pub trust_reconnect: bool,
     /// Count a restarted member as still in sync (R4).
     pub accept_old_session: bool,
     /// Resync only what the source's own record says (R6).
@@ -22,6 +24,8 @@ pub struct Bugs {
     pub complete_before_removal: bool,
     /// Submit and send a write before its extent is durable in the activity log (R5).
     pub write_before_log: bool,
+    /// Take a replica that was never met before for equal (R7).
+    pub trust_newcomer: bool,
     /// Take what is on disk for granted: no check for an old image (R7).
     pub trust_old_image: bool,
 }
@@ -46,6 +50,6 @@ macro_rules! questions {
 }
 
 questions! {
-    acknowledge_alone cool_early skip_reconciliation skip_grant_wait clear_dirty_at_connect accept_old_session
-    forget_peer_hot complete_before_removal write_before_log trust_old_image
+    acknowledge_alone cool_early skip_reconciliation skip_grant_wait clear_dirty_at_connect trust_reconnect accept_old_session
+    forget_peer_hot complete_before_removal write_before_log trust_newcomer trust_old_image
 }

@@ -14,6 +14,7 @@ mod bugs;
 pub mod codec;
 pub mod format;
 pub mod layout;
+pub mod records;
 mod replica;
 pub mod status;
 pub mod superblock;
@@ -23,5 +24,6 @@ pub use api::*;
 #[cfg(feature = "bugs")]
 pub use bugs::Bugs;
 pub use format::{Format, IDENTIFY_BYTES, Identity, MetaImage, identify};
+pub use records::Records;
 pub use replica::Replica;
 pub use status::{Counters, PeerStatus, RoleName, Status};

@@ -91,6 +91,36 @@ fn r2_a_member_that_lives_but_does_nothing_is_removed() {
     world.assert_equal();
 }
 
+/// Closes: a primary with a hung disk that lives on, so that nobody replaces it.
+#[test]
+fn r2_a_primary_whose_disk_hangs_gives_way_to_a_member() {
+    let mut world = World::in_sync(2);
+    world.put(0, 0, 7);
+    world.nodes[0].disk.held = true;
+    let write = world.write(0, 0, 9, 4096);
+    world.run(5000);
+    assert_eq!((world.answer(0, write), world.role(0)), (None, RoleName::Primary), "slow is not stuck");
+    world.run(6000);
+    assert_eq!((world.answer(0, write), world.role(0)), (None, RoleName::Failed));
+    world.promote(1);
+    world.run(3000);
+    world.put(1, 4096, 8);
+    assert!(matches!(world.get(1, 0), 7 | 9), "what was not acknowledged may be there or not");
+}
+
+/// Closes: a primary that gives up its only copy because a disk is slow.
+#[test]
+fn r2_a_primary_alone_waits_for_its_disk() {
+    let mut world = World::in_sync(1);
+    world.nodes[0].disk.held = true;
+    let write = world.write(0, 0, 9, 4096);
+    world.run(60_000);
+    assert_eq!((world.answer(0, write), world.role(0)), (None, RoleName::Primary));
+    world.nodes[0].disk.held = false;
+    world.settle();
+    assert_eq!(world.answer(0, write), DONE);
+}
+
 /// Closes: the target of a resync that answers nothing but signs of life and holds every write.
 #[test]
 fn r2_a_target_that_lives_but_does_nothing_is_left_to_its_dirty_record() {

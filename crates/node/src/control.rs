@@ -12,7 +12,7 @@
 use crate::view::{
     DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
     NodeStateChange, NodeView, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, SiteStatus,
-    VolumeCreate, VolumeView,
+    Times, TimingChange, VolumeCreate, VolumeView,
 };
 use anshin_base::Problem;
 use std::{future::Future, pin::Pin};
@@ -62,6 +62,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Changes what a node should be doing.
     fn node_set_state<'a>(&'a self, name: &'a str, request: NodeStateChange) -> Answer<'a, NodeView>;
+
+    /// Changes the times that the site runs by.
+    fn set_timing(&self, request: TimingChange) -> Answer<'_, Times>;
 
     /// Why a node, volume or service is as it is.
     fn explain<'a>(&'a self, subject: &'a str) -> Answer<'a, Explanation>;

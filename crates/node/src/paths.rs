@@ -34,6 +34,12 @@ impl Paths {
         self.etc.join("node.toml")
     }
 
+    /// Who votes and where, for a voter that lost its ledger.
+    #[must_use]
+    pub fn voters_file(&self) -> PathBuf {
+        self.etc.join("voters.json")
+    }
+
     /// Directory of the node's certificate and keys.
     #[must_use]
     pub fn identity(&self) -> PathBuf {

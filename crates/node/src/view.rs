@@ -5,19 +5,23 @@
 //!
 //! Lengths of time are milliseconds, sizes are bytes, points in time are RFC 3339 texts.
 
+mod limits;
 mod posture;
 mod requests;
+mod volume;
 mod what_if;
 mod words;
 
+pub use limits::{FENCING, Limit, limits};
 pub use posture::{Posture, PostureLine, age, posture};
 pub use requests::{
     DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
     JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange, NodeWanted, Program, Reason, ServiceCreate,
-    ServiceMove, ServiceStateChange, ServiceWanted, VolumeCreate,
+    ServiceMove, ServiceStateChange, ServiceWanted, TimingChange, VolumeCreate,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+pub use volume::{ReplicaState, ReplicaView, Resync, Resynced, VolumeView};
 pub use what_if::{WhatIf, what_if};
 
 /// Knowledge of a replica or node older than this is not "now": nothing resting on it is shown as protected. Twice
@@ -34,13 +38,16 @@ pub struct SiteStatus {
     pub facts: Facts,
     /// What the death of each node would do.
     pub what_if: Vec<WhatIf>,
+    /// What this site does not protect from, whatever its level.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
 }
 
 impl SiteStatus {
     /// The status that follows from `facts`.
     #[must_use]
     pub fn from_facts(facts: Facts) -> Self {
-        Self { posture: posture(&facts), what_if: what_if(&facts), facts }
+        Self { posture: posture(&facts), what_if: what_if(&facts), limits: limits(&facts), facts }
     }
 }
 
@@ -63,6 +70,15 @@ pub struct Facts {
     pub services: Vec<ServiceView>,
     /// What happened last, newest first; bounded by the daemon.
     pub recent: Vec<Happening>,
+    /// Failovers and moves, newest first; bounded by the daemon.
+    #[serde(default)]
+    pub passages: Vec<PassageView>,
+    /// The times that everything runs by.
+    #[serde(default)]
+    pub times: Times,
+    /// Whether a server that does not answer can be switched off from outside.
+    #[serde(default)]
+    pub machine_fencing: bool,
 }
 
 impl Facts {
@@ -90,6 +106,21 @@ impl Facts {
     }
 }
 
+/// The times that everything runs by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Times {
+    /// Between two signs of life.
+    pub heartbeat_ms: u64,
+    /// A node or copy that was not heard for this long counts as silent.
+    pub silence_ms: u64,
+    /// How long a primary may serve after asking its copies for leave.
+    pub lease_ms: u64,
+    /// By how much copies wait longer than that, in thousandths.
+    pub drift_permille: u32,
+    /// How long the kernel keeps an address that nobody renews, at most.
+    pub address_left_ms: u64,
+}
+
 /// Whether the ledger can decide, as seen from the node that answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Quorum {
@@ -114,8 +145,32 @@ pub struct Quorum {
 pub struct VoterView {
     /// The node it runs on.
     pub node: String,
-    /// Whether it was heard from just now.
+    /// Whether it counts now: it was heard from just now, and votes.
     pub present: bool,
+    /// Its number in the ledger.
+    #[serde(default)]
+    pub id: u64,
+    /// What it is doing.
+    #[serde(default)]
+    pub state: VoterState,
+    /// Why it is in that state, where that is not plain.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+/// What a voter is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VoterState {
+    /// Votes.
+    #[default]
+    Votes,
+    /// Is heard, and learns what was decided before it votes.
+    CatchingUp,
+    /// Forgot what it confirmed; is silent and is being replaced by a new one.
+    Rejoining,
+    /// Is not heard.
+    Silent,
 }
 
 /// What a node is for.
@@ -161,77 +216,6 @@ pub struct NodeView {
     pub version: Option<String>,
     /// Its address for other nodes.
     pub address: String,
-}
-
-/// One replicated volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct VolumeView {
-    /// Its name.
-    pub name: String,
-    /// Its size.
-    pub size_bytes: u64,
-    /// Where its file system is mounted on the primary, if it has one.
-    pub mount: Option<String>,
-    /// The generation in the ledger.
-    pub generation: u64,
-    /// The node of the primary, if there is one.
-    pub primary: Option<String>,
-    /// The nodes of the in-sync set as the ledger has it.
-    pub in_sync: Vec<String>,
-    /// The block device, on the node that answers, while that is primary.
-    pub device: Option<String>,
-    /// Every copy.
-    pub replicas: Vec<ReplicaView>,
-    /// Why writes wait, if they do.
-    pub suspended: Option<String>,
-}
-
-/// What a replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReplicaState {
-    /// Serves the volume.
-    Primary,
-    /// Holds every acknowledged write.
-    InSync,
-    /// Is being brought up to date.
-    Resyncing,
-    /// Lacks writes, and nobody is sending them.
-    Behind,
-    /// Nobody knows.
-    Unknown,
-    /// Its disk was replaced by an older copy of itself: never promoted.
-    OldImage,
-    /// Its disk or metadata cannot be used.
-    Failed,
-}
-
-/// One copy of a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ReplicaView {
-    /// The node that holds it.
-    pub node: String,
-    /// What it is.
-    pub state: ReplicaState,
-    /// What it lacks at most: 0 for a copy in sync, None if not known.
-    pub behind_bytes: Option<u64>,
-    /// How far its resync is, while one runs.
-    pub resync: Option<Resync>,
-    /// How long ago its volume process was heard from; None for never.
-    pub last_heard_ms: Option<u64>,
-}
-
-/// How far a resync is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Resync {
-    /// Compared or sent so far.
-    pub done_bytes: u64,
-    /// To compare or send in all.
-    pub total_bytes: u64,
-    /// Pace over the last seconds.
-    pub bytes_per_s: u64,
-    /// At that pace; None while there is none.
-    pub seconds_left: Option<u64>,
 }
 
 /// What a service or resource is doing.
@@ -290,6 +274,41 @@ pub struct ResourceView {
     pub last_result: Option<String>,
     /// Failures counted against it on that node.
     pub fail_count: u32,
+}
+
+/// A failover or move, point by point. Points count from `at`, on the clock of the node that saw them: of a failover the
+/// last sign of life of the lost node, of a move the moment at which it was asked for. None for a point that was not
+/// taken, or not reached yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PassageView {
+    /// The service.
+    pub service: String,
+    /// Whether it was asked for; otherwise a node was lost.
+    pub planned: bool,
+    /// Where it ran.
+    pub from: String,
+    /// Where it went.
+    pub to: Option<String>,
+    /// The node that saw it.
+    pub seen_by: String,
+    /// When it began, RFC 3339.
+    pub at: String,
+    /// The node was judged lost; none in a move, where there is nothing to detect.
+    pub detected_ms: Option<u64>,
+    /// The promotion was proposed; in a move, the plan was made.
+    pub decided_ms: Option<u64>,
+    /// The old primary gave up its role; in a move only.
+    pub released_ms: Option<u64>,
+    /// The ledger recorded the new primary.
+    pub promoted_ms: Option<u64>,
+    /// Its device was there.
+    pub device_ms: Option<u64>,
+    /// Its file system was mounted.
+    pub mounted_ms: Option<u64>,
+    /// The address was there.
+    pub address_ms: Option<u64>,
+    /// The program ran.
+    pub program_ms: Option<u64>,
 }
 
 /// Something that happened.

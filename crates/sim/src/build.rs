@@ -15,7 +15,8 @@ use anshin_ledger::{
 use anshin_mirror::Format;
 use std::collections::BTreeMap;
 
-const SITE: u64 = 1;
+/// The site.
+pub const SITE: u64 = 1;
 
 /// Makes every node and puts the first events into the queue.
 pub fn nodes(world: &mut World) {
@@ -51,6 +52,9 @@ pub fn nodes(world: &mut World) {
             volume: None,
             lease: None,
             saved: None,
+            saved_ledger: None,
+            fresh: None,
+            rejoining: false,
         });
         let delay = world.rng.below(100 * MS);
         world.after(delay, Event::StartVoter { at });
@@ -76,7 +80,8 @@ pub fn replica_id(at: usize) -> ReplicaId {
     ReplicaId(0x1000 + at as u64)
 }
 
-fn make_replica(world: &World, replica: Option<ReplicaId>) -> [Disk; 2] {
+/// The areas of a new replica.
+pub fn make_replica(world: &World, replica: Option<ReplicaId>) -> [Disk; 2] {
     let Some(replica) = replica.filter(|_| world.scenario.volumes) else {
         return [Disk::new(0), Disk::new(0)];
     };

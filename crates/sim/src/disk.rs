@@ -1,15 +1,26 @@
 //! A disk with a volatile cache: at a power loss each write that was not flushed is independently old, new, or torn.
 
 use crate::rng::Rng;
-use std::collections::BTreeMap;
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc};
 
 const PAGE: usize = 4_096;
+/// Bytes of a page, which is also a block of the dirty records.
+pub const PAGE_BYTES: u64 = PAGE as u64;
+/// What places that were never written read as. As long as the longest read that is common, a chunk of a comparison.
+static BLANK: [u8; 256 << 10] = [0; 256 << 10];
 
-/// Bytes, of which only the pages that were ever written take memory.
+/// Zeroes, without memory of their own unless there are very many.
+#[must_use]
+pub fn zeroes(length: usize) -> Bytes {
+    BLANK.get(..length).map_or_else(|| vec![0; length].into(), Bytes::from_static)
+}
+
+/// Bytes, of which only the pages that were ever written take memory. Copies share what neither has written since.
 #[derive(Clone, Debug, Default)]
 struct Pages {
     length: usize,
-    pages: BTreeMap<usize, Box<[u8; PAGE]>>,
+    pages: BTreeMap<usize, Arc<[u8; PAGE]>>,
 }
 
 impl Pages {
@@ -18,22 +29,32 @@ impl Pages {
         while !bytes.is_empty() {
             let within = at % PAGE;
             let take = bytes.len().min(PAGE - within);
-            let page = self.pages.entry(at / PAGE).or_insert_with(|| Box::new([0; PAGE]));
-            page[within..within + take].copy_from_slice(&bytes[..take]);
+            let page = self.pages.entry(at / PAGE).or_insert_with(|| Arc::new([0; PAGE]));
+            Arc::make_mut(page)[within..within + take].copy_from_slice(&bytes[..take]);
             bytes = &bytes[take..];
             at += take;
         }
     }
 
-    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
-        let mut out = vec![0; length];
+    fn page(&self, number: usize) -> &[u8] {
+        self.pages.get(&number).map_or(&BLANK[..PAGE], |page| &page[..])
+    }
+
+    fn read(&self, offset: usize, length: usize) -> Bytes {
         let (first, last) = (offset / PAGE, (offset + length).div_ceil(PAGE));
-        for (number, page) in self.pages.range(first..last) {
+        let mut pages = self.pages.range(first..last).peekable();
+        if pages.peek().is_none() {
+            return zeroes(length);
+        }
+        let mut out = Vec::with_capacity(length);
+        for (number, page) in pages {
             let start = number * PAGE;
             let (from, to) = (start.max(offset), (start + PAGE).min(offset + length));
-            out[from - offset..to - offset].copy_from_slice(&page[from - start..to - start]);
+            out.resize(from - offset, 0);
+            out.extend_from_slice(&page[from - start..to - start]);
         }
-        out
+        out.resize(length, 0);
+        out.into()
     }
 }
 
@@ -42,7 +63,7 @@ impl Pages {
 struct Pending {
     id: u64,
     offset: usize,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Visible to reads: its completion was handed in.
     complete: bool,
     /// A flush of it failed: no later flush makes it durable.
@@ -79,16 +100,46 @@ impl Disk {
 
     /// What a read returns.
     #[must_use]
-    pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+    pub fn read(&self, offset: u64, length: usize) -> Bytes {
         self.current.read(usize::try_from(offset).expect("invariant: simulated disks are small"), length)
     }
 
     /// Writes durably at once: for making a disk before the run.
     pub fn place(&mut self, offset: u64, bytes: &[u8]) {
-        let id = self.submit(offset, bytes);
+        let id = self.submit(offset, Bytes::copy_from_slice(bytes));
         self.complete(id);
         let flush = self.flush();
         self.flushed(&flush);
+    }
+
+    /// The pages of a range, by number, that were ever written.
+    pub fn written(&self, offset: u64, length: u64) -> impl Iterator<Item = u64> {
+        let page = |offset: u64| usize::try_from(offset / PAGE_BYTES).unwrap_or(usize::MAX);
+        let last = page((offset + length).next_multiple_of(PAGE_BYTES));
+        self.current.pages.range(page(offset)..last).map(|(number, _)| *number as u64)
+    }
+
+    /// What one page returns.
+    #[must_use]
+    pub fn page(&self, number: u64) -> &[u8] {
+        self.current.page(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
+    /// Whether a power loss may take or tear something of the page.
+    #[must_use]
+    pub fn is_volatile(&self, page: u64) -> bool {
+        let (start, end) = (page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+        let pending = self.pending.iter().filter(|write| !write.bytes.is_empty());
+        pending
+            .map(|write| (write.offset as u64, write.bytes.len() as u64))
+            .any(|(at, length)| at < end && at + length > start)
+    }
+
+    /// What a read returns after a power loss that takes everything that was not flushed.
+    #[must_use]
+    pub fn read_durable(&self, offset: u64, length: u64) -> Bytes {
+        let small = |bytes: u64| usize::try_from(bytes).expect("invariant: simulated disks are small");
+        self.durable.read(small(offset), small(length))
     }
 
     /// First difference between what two disks return.
@@ -97,7 +148,7 @@ impl Disk {
         let pages = self.current.pages.keys().chain(other.current.pages.keys());
         pages
             .copied()
-            .filter(|page| self.current.read(page * PAGE, PAGE) != other.current.read(page * PAGE, PAGE))
+            .filter(|page| self.current.page(*page) != other.current.page(*page))
             .min()
             .map(|page| (page * PAGE) as u64)
     }
@@ -106,12 +157,12 @@ impl Disk {
     ///
     /// # Panics
     /// If the write leads over the end: a bug of the core, which knows its sizes.
-    pub fn submit(&mut self, offset: u64, bytes: &[u8]) -> u64 {
+    pub fn submit(&mut self, offset: u64, bytes: Bytes) -> u64 {
         let offset = usize::try_from(offset).expect("invariant: simulated disks are small");
         assert!(offset + bytes.len() <= self.current.length, "a write beyond the end of the disk");
         self.id_last += 1;
         let id = self.id_last;
-        self.pending.push(Pending { id, offset, bytes: bytes.to_vec(), complete: false, poisoned: false });
+        self.pending.push(Pending { id, offset, bytes, complete: false, poisoned: false });
         id
     }
 
@@ -233,13 +284,13 @@ mod tests {
         for seed in 0..50 {
             let mut rng = Rng::new(seed);
             let mut disk = Disk::new(8_192);
-            let first = disk.submit(0, &[1; 4_096]);
+            let first = disk.submit(0, Bytes::from_static(&[1; 4_096]));
             disk.complete(first);
             let flush = disk.flush();
             disk.flushed(&flush);
-            let second = disk.submit(4_096, &[2; 4_096]);
+            let second = disk.submit(4_096, Bytes::from_static(&[2; 4_096]));
             disk.complete(second);
-            assert_eq!(disk.read(4_096, 1), [2]);
+            assert_eq!(disk.read(4_096, 1)[..], [2]);
             disk.power_lost(&mut rng);
             assert!(disk.read(0, 4_096).iter().all(|byte| *byte == 1));
             lost += usize::from(disk.read(4_096, 4_096).contains(&0));
@@ -251,21 +302,21 @@ mod tests {
     fn a_flush_covers_only_what_was_complete_before_it() {
         let mut disk = Disk::new(4_096);
         let early = disk.flush();
-        let write = disk.submit(0, &[1; 512]);
+        let write = disk.submit(0, Bytes::from_static(&[1; 512]));
         disk.complete(write);
         disk.flushed(&early);
-        assert_eq!(disk.durable.read(0, 1), [0]);
+        assert_eq!(disk.durable.read(0, 1)[..], [0]);
     }
 
     #[test]
     fn after_a_failed_flush_a_later_success_proves_nothing() {
         let mut disk = Disk::new(4_096);
-        let write = disk.submit(0, &[1; 512]);
+        let write = disk.submit(0, Bytes::from_static(&[1; 512]));
         disk.complete(write);
         let flush = disk.flush();
         disk.flush_failed(&flush);
         let again = disk.flush();
         disk.flushed(&again);
-        assert_eq!(disk.durable.read(0, 1), [0]);
+        assert_eq!(disk.durable.read(0, 1)[..], [0]);
     }
 }

@@ -28,6 +28,12 @@ pub enum Fault {
     SaveImage { at: At },
     /// The node loses power, and its replica comes back as the copy put aside.
     RestoreImage { at: At, back: u64 },
+    /// A copy of a voter's log is put aside.
+    SaveLedger { at: At },
+    /// The node loses power, and its voter's log comes back as the copy put aside.
+    RestoreLedger { at: At, back: u64 },
+    /// A replica is lost for good.
+    LoseReplica { at: At },
 }
 
 /// Makes the plan of a world from its seed.
@@ -51,6 +57,21 @@ pub fn plan(world: &mut World) {
         let back = world.rng.between(50 * MS, 2_000 * MS);
         add(world, save, Fault::SaveImage { at });
         add(world, restore, Fault::RestoreImage { at, back });
+    }
+    if world.scenario.voter_images {
+        let at = world.rng.index(world.scenario.nodes());
+        let save = world.rng.between(500 * MS, until / 2);
+        let restore = world.rng.between(save + 100 * MS, until - 100 * MS);
+        let back = world.rng.between(50 * MS, 1_000 * MS);
+        add(world, save, Fault::SaveLedger { at });
+        add(world, restore, Fault::RestoreLedger { at, back });
+    }
+    if world.scenario.replacements {
+        for _ in 0..world.rng.between(1, 2) {
+            let at = world.rng.index(world.scenario.data);
+            let time = world.rng.between(1_500 * MS, until - 500 * MS);
+            add(world, time, Fault::LoseReplica { at });
+        }
     }
 }
 
@@ -156,6 +177,10 @@ impl World {
         }
         let fault = self.faults[number].clone();
         let now = self.now;
+        let undoes = matches!(fault, Fault::Mend { .. } | Fault::Loss { permille: 0 });
+        if now < self.calm_until && !undoes {
+            return;
+        }
         self.trace.line(now, || format!("FAULT {fault:?}"));
         self.trace.note(&[4, number as u64]);
         match fault {
@@ -193,6 +218,9 @@ impl World {
                 self.nodes[at].saved = Some(copy);
             }
             Fault::RestoreImage { at, back } => self.restore_image(at, back),
+            Fault::SaveLedger { at } => self.save_ledger(at),
+            Fault::RestoreLedger { at, back } => self.restore_ledger(number, at, back),
+            Fault::LoseReplica { at } => self.lose_replica(number, at),
             Fault::FlushFails { at } => {
                 if let Some(volume) = &mut self.nodes[at].volume {
                     volume.flush_fails = true;
@@ -246,7 +274,7 @@ impl World {
     }
 
     /// The voter process of a node dies.
-    fn kill_voter(&mut self, at: At) {
+    pub fn kill_voter(&mut self, at: At) {
         if self.nodes[at].voter.take().is_some() {
             for disk in &mut self.nodes[at].ledger {
                 disk.process_died(&mut self.rng);

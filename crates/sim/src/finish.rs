@@ -34,6 +34,8 @@ impl World {
 
     /// The end.
     pub fn finish(&mut self) {
+        let proven = self.oracles.i4.proven;
+        self.counts.insert("blocks proven equal", proven);
         if let Err(why) = self.converged() {
             // A removal that was under way when the image was put in place can leave it as the only member: nobody
             // living has seen more, and standing still with a name is all that may be done (R7).
@@ -58,6 +60,14 @@ impl World {
         let newest = applied.iter().max().copied().unwrap_or_default();
         if applied.len() != self.nodes.len() || applied.iter().any(|applied| *applied + 20 < newest) {
             return Err(format!("the ledgers stand at {applied:?} at the end"));
+        }
+        let votes = |node: &crate::world::Node| node.voter_id;
+        let mut wanted: Vec<_> = self.nodes.iter().map(votes).collect();
+        wanted.sort_unstable();
+        let leader = voters().find(|voter| voter.engine.role() == Role::Leader);
+        let members = leader.map(|leader| leader.engine.members()).unwrap_or_default();
+        if members.voters != wanted || !members.learners.is_empty() {
+            return Err(format!("{members:?} vote at the end and not {wanted:?}"));
         }
         if self.scenario.volumes { self.volume_converged() } else { Ok(()) }
     }

@@ -3,20 +3,21 @@
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
 use anshin_sim::{
+    progress::{Progress, Total},
     prove, run,
     scenario::{BugSet, SCENARIOS, Scenario},
 };
 use std::{
+    ops::Range,
+    path::PathBuf,
     process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-const HELP: &str = "anshin-sim run --seeds A..B [--scenario NAME] [--budget SECONDS] [--bug NAME] [--twice N] [--threads N] [--keep-going] [--trace]
-    without --scenario the seeds take turns over all of them; --budget stops after that time and tells how many were done
+const HELP: &str = "anshin-sim run --seeds A..B [--scenario NAME] [--budget SECONDS] [--bug NAME] [--twice N] [--threads N] [--keep-going] [--trace] [--progress FILE]
+    without --scenario the seeds take turns over all of them; --budget stops after that time and tells how many were done;
+    --progress keeps in FILE what was done, and the same build asked for the same goes on from there
 anshin-sim prove [--seeds N] [--threads N]
 anshin-sim list";
 
@@ -30,9 +31,25 @@ struct Options {
     trace: bool,
     keep_going: bool,
     budget: Option<Duration>,
+    progress: Option<PathBuf>,
 }
 
+/// Seeds that are taken, and noted as done, together.
+const PIECE_MAX: u64 = 100;
+
 impl Options {
+    /// What distinguishes one run's seeds from those of another.
+    fn plan(&self) -> String {
+        let scenario = self.scenario.map_or("all", |scenario| scenario.name);
+        let bug = self.bug.as_deref().unwrap_or("none");
+        format!("scenario {scenario} bug {bug} from {} twice {}", self.from, self.twice)
+    }
+
+    /// Small enough that every thread has work to the end.
+    fn piece(&self) -> u64 {
+        (self.to.saturating_sub(self.from) / (self.threads as u64 * 16)).clamp(1, PIECE_MAX)
+    }
+
     /// What a seed is run in: the scenario asked for, or each in its turn.
     fn scenario_of(&self, seed: u64) -> Scenario {
         let turn = usize::try_from(seed % SCENARIOS.len() as u64).unwrap_or_default();
@@ -80,6 +97,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         trace: false,
         keep_going: false,
         budget: None,
+        progress: None,
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -106,6 +124,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
                 options.scenario = Some(known);
             }
             "--bug" => options.bug = Some(value()?.clone()),
+            "--progress" => options.progress = Some(value()?.into()),
             "--trace" => options.trace = true,
             "--keep-going" => options.keep_going = true,
             other => return Err(format!("unknown option {other}")),
@@ -123,66 +142,85 @@ fn run_all(options: &Options) -> ExitCode {
         };
         bugs = bug.set();
     }
-    let begun = Instant::now();
-    let next = AtomicU64::new(options.from);
-    let total = Mutex::new(Total::default());
+    let progress = match &options.progress {
+        Some(path) => Progress::open(path, &options.plan()),
+        None => Ok(Progress::default()),
+    };
+    let progress = match progress {
+        Ok(progress) => progress,
+        Err(error) => {
+            println!("the progress cannot be kept: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut left = progress.left(options.from..options.to, options.piece());
+    left.reverse();
+    let campaign = Campaign {
+        options,
+        bugs,
+        begun: Instant::now(),
+        left: Mutex::new(left),
+        done: Mutex::new((Total::default(), progress)),
+    };
     std::thread::scope(|threads| {
         for _ in 0..options.threads {
-            threads.spawn(|| worker(options, bugs, begun, &next, &total));
+            threads.spawn(|| campaign.worker());
         }
     });
-    let total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let seconds = begun.elapsed().as_secs_f64();
-    let hours = total.simulated as f64 / 3.6e12;
-    println!(
-        "scenario {}: {} of {} seeds ({} twice) in {seconds:.1} s = {:.0} seeds/s, {hours:.2} cluster-hours, {} violations",
-        options.scenario.map_or("all", |scenario| scenario.name),
-        total.seeds,
-        options.to.saturating_sub(options.from),
-        total.twice,
-        total.seeds as f64 / seconds,
-        total.violations
-    );
-    for (what, count) in &total.counts {
-        println!("  {what}: {count}");
+    campaign.summary()
+}
+
+/// A run of many seeds by several threads.
+struct Campaign<'a> {
+    options: &'a Options,
+    bugs: BugSet,
+    begun: Instant,
+    /// What is not taken yet, the next last.
+    left: Mutex<Vec<Range<u64>>>,
+    done: Mutex<(Total, Progress)>,
+}
+
+impl Campaign<'_> {
+    fn worker(&self) {
+        while self.options.budget.is_none_or(|budget| self.begun.elapsed() < budget) {
+            let Some(range) = self.left.lock().ok().and_then(|mut left| left.pop()) else { return };
+            let mut total = Total::default();
+            for seed in range.clone() {
+                self.seed(seed, &mut total);
+                if total.violations > 0 && !self.options.keep_going {
+                    if let Ok(mut left) = self.left.lock() {
+                        left.clear();
+                    }
+                    break;
+                }
+            }
+            let Ok(mut done) = self.done.lock() else { return };
+            done.0.add(&total);
+            if total.violations == 0
+                && let Err(error) = done.1.done(&range, &total)
+            {
+                println!("the progress cannot be kept: {error}");
+            }
+        }
     }
-    if total.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
 
-#[derive(Default)]
-struct Total {
-    seeds: u64,
-    twice: u64,
-    simulated: u128,
-    violations: u64,
-    counts: std::collections::BTreeMap<&'static str, u64>,
-}
-
-fn worker(options: &Options, bugs: BugSet, begun: Instant, next: &AtomicU64, total: &Mutex<Total>) {
-    loop {
-        if options.budget.is_some_and(|budget| begun.elapsed() >= budget) {
-            return;
-        }
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= options.to {
-            return;
-        }
-        let scenario = Scenario { bugs, ..options.scenario_of(seed) };
+    fn seed(&self, seed: u64, total: &mut Total) {
+        let options = self.options;
+        let scenario = Scenario { bugs: self.bugs, ..options.scenario_of(seed) };
         let report = run::seed(seed, scenario, options.trace);
         let twice = seed - options.from < options.twice;
         let same = !twice || run::seed(seed, scenario, false).hash == report.hash;
-        let Ok(mut total) = total.lock() else { return };
         total.seeds += 1;
         total.twice += u64::from(twice);
         total.simulated += u128::from(report.simulated);
         for (what, count) in report.counts {
-            *total.counts.entry(what).or_insert(0) += count;
+            *total.counts.entry(what.to_owned()).or_insert(0) += count;
         }
         for line in &report.lines {
             println!("{line}");
         }
         if report.violations.is_empty() && same {
-            continue;
+            return;
         }
         total.violations += 1;
         if !same {
@@ -193,9 +231,32 @@ fn worker(options: &Options, bugs: BugSet, begun: Instant, next: &AtomicU64, tot
         }
         let bug = options.bug.as_ref().map_or(String::new(), |bug| format!(" --bug {bug}"));
         println!("  reproduce: anshin-sim run --scenario {} --seed {seed}{bug} --trace", scenario.name);
-        if !options.keep_going {
-            next.store(u64::MAX / 2, Ordering::Relaxed);
+    }
+
+    fn summary(self) -> ExitCode {
+        let options = self.options;
+        let (now, progress) = self.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let mut total = progress.earlier;
+        let earlier = match total.seeds {
+            0 => String::new(),
+            seeds => format!("{seeds} of them earlier, "),
+        };
+        total.add(&now);
+        println!(
+            "scenario {}: {} of {} seeds ({earlier}{} twice) in {seconds:.1} s = {:.0} seeds/s, {:.2} cluster-hours, {} violations",
+            options.scenario.map_or("all", |scenario| scenario.name),
+            total.seeds,
+            options.to.saturating_sub(options.from),
+            total.twice,
+            now.seeds as f64 / seconds,
+            total.simulated as f64 / 3.6e12,
+            total.violations
+        );
+        for (what, count) in &total.counts {
+            println!("  {what}: {count}");
         }
+        if total.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

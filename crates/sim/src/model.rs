@@ -98,8 +98,9 @@ impl Model {
     /// A flush begins.
     pub fn flush_begins(&mut self) -> u64 {
         self.flush_last += 1;
-        let marks =
-            self.sectors.iter().map(|(at, sector)| (*at, (sector.possible.clone(), sector.base.len())));
+        // Where `base` is what is possible already, the flush adds nothing to what is known.
+        let open = self.sectors.iter().filter(|(_, sector)| sector.base != sector.possible);
+        let marks = open.map(|(at, sector)| (*at, (sector.possible.clone(), sector.base.len())));
         self.flushes.insert(self.flush_last, marks.collect());
         self.flush_last
     }

@@ -43,6 +43,12 @@ impl Network {
         !self.cut[from * self.nodes + to]
     }
 
+    /// Whether nothing is cut and no message gets lost.
+    #[must_use]
+    pub fn whole(&self) -> bool {
+        self.loss_permille == 0 && !self.cut.contains(&true)
+    }
+
     /// A delay for one message.
     pub fn latency(&self, rng: &mut Rng) -> u64 {
         let usual = self.delay / 2 + rng.below(self.delay);

@@ -30,7 +30,7 @@ impl Bug {
 }
 
 /// Every bug.
-pub const BUGS: [Bug; 12] = [
+pub const BUGS: [Bug; 16] = [
     Bug { name: "acknowledge-alone", scenario: "three", set: |set| set.mirror.acknowledge_alone = true },
     Bug { name: "cool-early", scenario: "extents", set: |set| set.mirror.cool_early = true },
     Bug { name: "skip-reconciliation", scenario: "three", set: |set| set.mirror.skip_reconciliation = true },
@@ -40,6 +40,7 @@ pub const BUGS: [Bug; 12] = [
         scenario: "three",
         set: |set| set.mirror.clear_dirty_at_connect = true,
     },
+    Bug { name: "trust-reconnect", scenario: "three", set: |set| set.mirror.trust_reconnect = true },
     Bug { name: "accept-old-session", scenario: "three", set: |set| set.mirror.accept_old_session = true },
     Bug { name: "forget-peer-hot", scenario: "extents", set: |set| set.mirror.forget_peer_hot = true },
     Bug {
@@ -49,6 +50,9 @@ pub const BUGS: [Bug; 12] = [
     },
     Bug { name: "write-before-log", scenario: "extents", set: |set| set.mirror.write_before_log = true },
     Bug { name: "trust-old-image", scenario: "images", set: |set| set.mirror.trust_old_image = true },
+    Bug { name: "trust-newcomer", scenario: "members", set: |set| set.mirror.trust_newcomer = true },
+    Bug { name: "trust-memory", scenario: "voters", set: |set| set.engine.trust_memory = true },
+    Bug { name: "hasty-start", scenario: "voters", set: |set| set.engine.hasty_start = true },
     Bug { name: "promote-unseen", scenario: "three", set: |set| set.coordinator.promote_unseen = true },
     Bug { name: "stale-read", scenario: "three", set: |set| set.coordinator.stale_read = true },
 ];

@@ -1,7 +1,7 @@
 //! What is simulated.
 
 use crate::{rng::Rng, world::MS};
-use anshin_ledger::coordinator;
+use anshin_ledger::{coordinator, engine};
 use anshin_mirror::Bugs;
 
 /// A rule break that is switched on to prove that it is found.
@@ -11,6 +11,8 @@ pub struct BugSet {
     pub mirror: Bugs,
     /// In the coordinator.
     pub coordinator: coordinator::Bugs,
+    /// In the consensus engine's owner.
+    pub engine: engine::Bugs,
 }
 
 /// A kind of cluster and what is done to it.
@@ -34,6 +36,10 @@ pub struct Scenario {
     pub total_loss: bool,
     /// Whether replicas' disks are replaced by older copies of themselves (R7).
     pub images: bool,
+    /// Whether voters' logs are replaced by older copies of themselves (R8).
+    pub voter_images: bool,
+    /// Whether replicas are lost for good and new ones made in their place.
+    pub replacements: bool,
     /// Whether a primary is struck while the removal of its secondary is under way.
     pub strikes: bool,
     /// In a thousand: volumes of more extents than the activity log holds.
@@ -47,12 +53,14 @@ pub struct Scenario {
 }
 
 /// Every scenario by name.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 8] = [
     Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, ..PAIR },
     PAIR,
     Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
     Scenario { name: "strikes", strikes: true, large_permille: 0, ..PAIR },
     Scenario { name: "images", images: true, ..PAIR },
+    Scenario { name: "voters", voter_images: true, ..PAIR },
+    Scenario { name: "members", data: 3, witnesses: 0, replacements: true, ..PAIR },
     Scenario { name: "extents", data: 3, witnesses: 0, large_permille: 1_000, ..PAIR },
 ];
 
@@ -66,6 +74,8 @@ const PAIR: Scenario = Scenario {
     faults: 6,
     total_loss: true,
     images: false,
+    voter_images: false,
+    replacements: false,
     strikes: false,
     large_permille: 120,
     volume_bytes: 1 << 20,
@@ -73,6 +83,7 @@ const PAIR: Scenario = Scenario {
     bugs: BugSet {
         mirror: NO_BUGS,
         coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false },
+        engine: engine::Bugs { trust_memory: false, hasty_start: false },
     },
 };
 
@@ -82,6 +93,8 @@ const NO_BUGS: Bugs = Bugs {
     skip_reconciliation: false,
     skip_grant_wait: false,
     clear_dirty_at_connect: false,
+    trust_reconnect: false,
+    trust_newcomer: false,
     accept_old_session: false,
     forget_peer_hot: false,
     complete_before_removal: false,

@@ -88,6 +88,8 @@ impl World {
         };
         let mut out = Vec::new();
         volume.replica.handle(now, input, &mut out);
+        // Before anything is carried out: the disks are as they were when the replica decided.
+        self.oracles.i4.watch(at, &self.nodes, &self.oracles.i10);
         self.volume_outputs(at, out);
     }
 
@@ -108,13 +110,13 @@ impl World {
                 self.disk_open(at, start, delay, Open::Read { token, region, offset, length });
             }
             Output::DiskWrite { token, region, offset, data } => {
-                let id = self.nodes[at].areas[area(region)].submit(offset, &data);
+                let id = self.nodes[at].areas[area(region)].submit(offset, data);
                 let delay = self.rng.between(20_000, 400_000);
                 self.disk_open(at, start, delay, Open::Write { token, region, id });
             }
             Output::DiskZero { token, offset, length, .. } => {
-                let zeroes = vec![0; usize::try_from(length).unwrap_or_default()];
-                let id = self.nodes[at].areas[0].submit(offset, &zeroes);
+                let zeroes = crate::disk::zeroes(usize::try_from(length).unwrap_or_default());
+                let id = self.nodes[at].areas[0].submit(offset, zeroes);
                 let delay = self.rng.between(20_000, 400_000);
                 self.disk_open(at, start, delay, Open::Write { token, region: Region::Data, id });
             }
@@ -164,7 +166,7 @@ impl World {
         let Some(open) = volume.open.remove(&number) else { return };
         let (token, result) = match open {
             Open::Read { token, region, offset, length } => {
-                (token, Ok(node.areas[area(region)].read(offset, length as usize).into()))
+                (token, Ok(node.areas[area(region)].read(offset, length as usize)))
             }
             Open::Write { token, region, id } => {
                 node.areas[area(region)].complete(id);

@@ -1,14 +1,15 @@
 //! The voter process: the real engine, detector and coordinator over the simulated network and disk.
 
+mod lead;
+
 use crate::world::{At, Event, GROUP, MS, World};
 use anshin_base::{
-    GroupChange, LedgerEpoch, LedgerIndex, Member, NodeId,
+    LedgerEpoch, LedgerIndex, NodeId,
     local::{FromVoter, Outcome as LocalOutcome, ReplicaReport, ToVoter},
 };
 use anshin_ledger::{
     Applied, Command, Coordinator, Detector, Engine, Envelope, Event as EngineEvent, Input, Outcome, Output,
     Refused, Settings, Sign,
-    coordinator::View,
     engine::Role,
     log::{Area, DiskBatch, DiskOp, RecoverError, recover},
 };
@@ -28,6 +29,7 @@ enum Asker {
     Volume { start: u64, request: u64 },
     Coordinator { request: u64 },
     Group,
+    Members,
     Noise,
 }
 
@@ -60,7 +62,7 @@ impl World {
         if !self.nodes[at].powered || self.nodes[at].voter.is_some() {
             return;
         }
-        let areas: Vec<Vec<u8>> =
+        let areas: Vec<bytes::Bytes> =
             self.nodes[at].ledger.iter().map(|area| area.read(0, LEDGER_AREA as usize)).collect();
         let recovered = match recover(&areas[0], &areas[1]) {
             Ok(recovered) => recovered,
@@ -76,6 +78,7 @@ impl World {
         let mut settings = Settings::new(self.nodes[at].voter_id, EPOCH, self.rng.id(), witness);
         settings.area_bytes = LEDGER_AREA;
         settings.entries_kept = 20;
+        settings.bugs = self.scenario.bugs.engine;
         let now = self.local(at);
         let engine = match Engine::open(now, settings, recovered) {
             Ok(engine) => engine,
@@ -85,6 +88,7 @@ impl World {
             }
         };
         self.oracles.ledger.opened(at, &engine);
+        let silenced = engine.silenced().map(str::to_owned);
         let start = self.new_start();
         let silent = anshin_base::Millis(1_000);
         self.nodes[at].voter = Some(VoterProcess {
@@ -107,6 +111,9 @@ impl World {
         self.trace.line(now, || format!("node {at}: voter starts"));
         let jitter = self.rng.below(TICK);
         self.after(jitter, Event::VoterTick { at, start });
+        if let Some(why) = silenced {
+            self.must_rejoin(at, &why);
+        }
         // The volume process connects anew.
         self.volume_reports(at);
     }
@@ -267,7 +274,7 @@ impl World {
         };
         let delay = match op {
             DiskOp::Write { area, offset, bytes } => {
-                node.ledger[place(*area)].submit(*offset, bytes);
+                node.ledger[place(*area)].submit(*offset, bytes::Bytes::copy_from_slice(bytes));
                 50_000 + self.rng.below(100_000)
             }
             DiskOp::Flush { .. } => {
@@ -312,13 +319,8 @@ impl World {
                     self.oracles.ledger.leads(at, term);
                 }
             }
-            // Nothing in the plan makes a voter lose memory.
-            EngineEvent::MustRejoin { why } => {
-                self.oracles.ledger.violate(&format!("voter {at} must rejoin: {why}"));
-            }
-            EngineEvent::Expelled { voter } => {
-                self.oracles.ledger.violate(&format!("{voter} was expelled by node {at}"));
-            }
+            EngineEvent::MustRejoin { why } => self.must_rejoin(at, &why),
+            EngineEvent::Expelled { voter } => self.oracles.ledger.expelled(at, voter),
             EngineEvent::OldImage { replica, presented, seen } => {
                 self.oracles.ledger.old_image(at, replica, presented, seen);
             }
@@ -354,7 +356,7 @@ impl World {
                     coordinator.answered(request);
                 }
             }
-            Some(Asker::Group | Asker::Noise) | None => {}
+            Some(Asker::Group | Asker::Members | Asker::Noise) | None => {}
         }
     }
 
@@ -364,100 +366,6 @@ impl World {
         let request = voter.request_last;
         voter.asked.insert(request, asker);
         self.engine(at, Input::Propose { request, command });
-    }
-
-    /// The leader judges the groups, once its state is proven fresh.
-    fn coordinate(&mut self, at: At) {
-        let (now, world_now) = (self.local(at), self.now);
-        let scenario = self.scenario;
-        let Some(voter) = &mut self.nodes[at].voter else { return };
-        if voter.engine.role() != Role::Leader {
-            return;
-        }
-        if voter.coordinator.is_none() {
-            if voter.reading.is_none_or(|(_, since)| world_now - since > READ_AGAIN) {
-                voter.request_last += 1;
-                let request = voter.request_last;
-                voter.reading = Some((request, world_now));
-                self.engine(at, Input::Read { request });
-            }
-            return;
-        }
-        self.create_group(at);
-        let Some(voter) = &mut self.nodes[at].voter else { return };
-        let VoterProcess { engine, detector, coordinator: Some(coordinator), .. } = voter else { return };
-        let suits = (0..scenario.data).map(|at| (node_id(at), 0)).collect();
-        let wanted = BTreeMap::from([(GROUP, suits)]);
-        let view = View {
-            state: engine.state(),
-            detector,
-            highest: &|replica| engine.highest(replica),
-            wanted: &wanted,
-        };
-        for (request, command) in coordinator.judge(now, &view) {
-            self.count("promotions proposed");
-            self.trace.line(world_now, || format!("node {at}: proposes {command:?}"));
-            self.ask(at, Asker::Coordinator { request }, command);
-        }
-    }
-
-    /// The first entry of the group, once the first replica has reported.
-    fn create_group(&mut self, at: At) {
-        let now = self.local(at);
-        let Some(voter) = &self.nodes[at].voter else { return };
-        if !self.scenario.volumes || voter.engine.state().groups.contains_key(&GROUP) {
-            return;
-        }
-        let first =
-            voter.detector.reports(now).find(|(node, _)| *node == node_id(0)).map(|(_, report)| report);
-        if let Some(report) = first {
-            let first = Member { replica: report.replica, session: report.session };
-            if !voter.asked.values().any(|asker| matches!(asker, Asker::Group)) {
-                self.ask(at, Asker::Group, Command::Group(GroupChange::Create { group: GROUP, first }));
-            }
-        }
-    }
-
-    fn read_ready(&mut self, at: At, request: u64) {
-        let bugs = self.scenario.bugs.coordinator;
-        let Some(voter) = &mut self.nodes[at].voter else { return };
-        let applied = voter.engine.applied().0;
-        if let Some(least) = voter.reads.remove(&request) {
-            self.oracles.ledger.read(at, least, applied);
-            return;
-        }
-        if voter.reading.is_some_and(|(reading, _)| reading == request) {
-            voter.reading = None;
-            voter.coordinator = Some(Coordinator::with_bugs(bugs));
-        }
-    }
-
-    /// Now and then somebody reads the ledger: the answer must hold everything confirmed before.
-    fn oracle_reads(&mut self, at: At) {
-        if !self.rng.permille(40) {
-            return;
-        }
-        let least = self.oracles.ledger.confirmed_last();
-        let Some(voter) = &mut self.nodes[at].voter else { return };
-        if voter.reads.len() > 20 {
-            voter.reads.clear();
-        }
-        voter.request_last += 1;
-        let request = voter.request_last;
-        voter.reads.insert(request, least);
-        self.engine(at, Input::Read { request });
-    }
-
-    /// Other changes of the ledger, so that its log grows and its segments are left.
-    fn noise(&mut self, at: At) {
-        let every = if self.scenario.volumes { 20 } else { 200 };
-        if self.healed && self.scenario.volumes || !self.rng.permille(every) {
-            return;
-        }
-        let node = node_id(self.rng.index(self.nodes.len()));
-        let value = Some(format!("{:x}", self.rng.bits()));
-        let name = format!("noise-{}", self.rng.below(4));
-        self.ask(at, Asker::Noise, Command::SetNodeAttribute { node, name, value });
     }
 
     /// Something came from the volume process.
@@ -488,8 +396,11 @@ impl World {
         let known = state.groups.get(&GROUP);
         let index = known.map_or(LedgerIndex(0), |known| known.index);
         let quorate = voter.engine.quorate();
-        let replicas = (0..self.scenario.data).map(crate::build::replica_id);
-        let sum = replicas.map(|replica| voter.engine.highest(replica)).sum();
+        // What changes besides the entry: who the replicas are, and how far they were seen.
+        let replicas = state.volumes.values().flat_map(|volume| volume.replicas.values());
+        let replicas = replicas.filter_map(|place| place.replica);
+        let sum = replicas.map(|replica| voter.engine.highest(replica).wrapping_add(replica.0 << 32));
+        let sum = sum.fold(0, u64::wrapping_add);
         if voter.told == Some((index, quorate, sum, volume)) {
             return;
         }
@@ -518,7 +429,9 @@ pub fn node_id(at: At) -> NodeId {
     NodeId(u32::try_from(at).unwrap_or_default() + 1)
 }
 
-fn place(area: Area) -> At {
+/// Which of a node's two disks an area of its log is.
+#[must_use]
+pub fn place(area: Area) -> At {
     match area {
         Area::A => 0,
         Area::B => 1,

@@ -55,6 +55,10 @@ pub enum Event {
     StartVoter { at: At },
     /// A process comes back.
     StartVolume { at: At },
+    /// The operator looks after the replica that replaces a lost one.
+    Replace { at: At },
+    /// The daemon looks after the voter that replaces one without memory.
+    Rejoin { at: At },
     /// A step of the fault plan.
     Fault { number: usize },
     /// A paused node goes on.
@@ -120,6 +124,12 @@ pub struct Node {
     pub areas: [Disk; 2],
     /// Yesterday's copy of the areas.
     pub saved: Option<[Disk; 2]>,
+    /// Yesterday's copy of the ledger.
+    pub saved_ledger: Option<[Disk; 2]>,
+    /// The replica that is being made in the place of a lost one.
+    pub fresh: Option<ReplicaId>,
+    /// Whether the voter lost memory of what it confirmed, and waits for a new id.
+    pub rejoining: bool,
     /// The voter process.
     pub voter: Option<VoterProcess>,
     /// The volume process.
@@ -175,6 +185,10 @@ pub struct World {
     pub faults: Vec<Fault>,
     /// Whether the faults are over.
     pub healed: bool,
+    /// No fault of the plan strikes before this: one that is tolerated is being got over.
+    pub calm_until: u64,
+    /// The generation in which everything was last seen to be well, and since when.
+    pub well: Option<(u64, u64)>,
     /// Numbers for processes' starts.
     pub start_last: u64,
     /// Counts for the report.
@@ -200,6 +214,8 @@ impl World {
             trace: Trace::new(verbose),
             faults: Vec::new(),
             healed: false,
+            calm_until: 0,
+            well: None,
             start_last: 0,
             counts: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -274,6 +290,8 @@ impl World {
             Event::Client { attached } => self.client_think(attached),
             Event::StartVoter { at } => self.start_voter(at),
             Event::StartVolume { at } => self.start_volume(at),
+            Event::Replace { at } => self.replace_replica(at),
+            Event::Rejoin { at } => self.rejoin_voter(at),
             Event::Fault { number } => self.fault(number),
             Event::Continue { at } => self.continue_node(at),
             Event::Power { at } => self.power(at),

@@ -26,6 +26,20 @@ fn one_seed_is_one_history() {
 }
 
 #[test]
+fn a_dirty_record_that_shrinks_because_of_a_flag_is_found_by_i4() {
+    for name in ["trust-reconnect", "clear-dirty-at-connect", "trust-newcomer"] {
+        let found = prove::find(&prove::bug(name).unwrap(), 0, 200, 1).unwrap();
+        assert!(found.violation.starts_with("I4: "), "{name}: {}", found.violation);
+    }
+}
+
+#[test]
+fn a_voter_that_forgot_what_it_confirmed_is_found() {
+    let bug = prove::bug("trust-memory").unwrap();
+    assert!(prove::find(&bug, 0, 50, 1).is_some());
+}
+
+#[test]
 fn a_primary_that_acknowledges_alone_is_found() {
     let bug = prove::bug("acknowledge-alone").unwrap();
     assert!(prove::find(&bug, 0, 50, 1).is_some());

@@ -103,9 +103,10 @@ pub fn one_way(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Every process of the active server stops for ten seconds and then goes on where it stood.
+/// Every process of the active server stops for ten seconds and then goes on where it stood. Its address may outlive
+/// that for as long as the status says beforehand, and no longer.
 pub fn freeze(stage: &mut Stage) -> Result<()> {
-    stage.paused = true;
+    stage.paused_hold = stage.shown_paused_hold()?;
     for round in 1..=stage.rounds {
         let takeover = isolate(
             stage,
@@ -114,6 +115,12 @@ pub fn freeze(stage: &mut Stage) -> Result<()> {
             |stage, node| node::thaw(&stage.lab, node),
             FROZEN,
         )?;
+        if takeover.held > stage.paused_hold {
+            return refuse(format!(
+                "a paused machine held the address for {:?}, and the status says {:?} (I11)",
+                takeover.held, stage.paused_hold
+            ));
+        }
         row(stage, &takeover);
     }
     Ok(())

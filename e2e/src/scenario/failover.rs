@@ -30,9 +30,18 @@ pub fn kill(stage: &mut Stage) -> Result<()> {
         let seen = stage.watch.seen(&other);
         // Steps seen from outside; their differences are the time that each step took.
         let since = |at: Option<Instant>| at.map_or(-1.0, |at| ms(at.saturating_duration_since(death.at)));
+        // What only the program itself can tell.
+        let passage = stage.failover_since(&active, death.clock)?;
+        let told = |point: Option<i64>| passage.since(point, death.clock).map_or(-1.0, ms);
+        if passage.detected.is_none() || passage.decided.is_none() || passage.promoted.is_none() {
+            return refuse("the failover's detection, decision or promotion was not recorded");
+        }
         stage.report.row(&[
             ("total_ms", ms(answered - death.at)),
-            ("promotion_at_ms", since(seen.device.first_after(death.at))),
+            ("detection_at_ms", told(passage.detected)),
+            ("decision_at_ms", told(passage.decided)),
+            ("promotion_at_ms", told(passage.promoted)),
+            ("device_at_ms", since(seen.device.first_after(death.at))),
             ("mount_at_ms", since(seen.mount.first_after(death.at))),
             ("address_at_ms", since(seen.address.first_after(death.at))),
             ("program_at_ms", ms(answered - death.at)),
@@ -65,15 +74,20 @@ pub fn return_resync(stage: &mut Stage) -> Result<()> {
         client.wait_after(Instant::now(), PATIENCE)?;
         node::kill(&stage.lab, &other)?;
         thread::sleep(2 * WARM);
-        let began = Instant::now();
+        let before = stage.site.leading_status()?.resynced(&other).map_or(0, |resynced| resynced.count);
         let back = come_back(stage, &other)?;
         stage.done(client);
-        let reports = stage.honesty.reports();
-        let during = reports.iter().filter(|report| report.asked >= began);
-        let sent = during.map(|report| report.status.resync_bytes()).max().unwrap_or(0);
+        let resynced =
+            stage.site.leading_status()?.resynced(&other).filter(|resynced| resynced.count > before);
+        let Some(resynced) = resynced else {
+            return refuse(format!("no status tells what the resync of {other} took"));
+        };
         let size = std::fs::metadata(stage.site.backing_file(&active)).map_or(0, |meta| meta.len());
-        if sent * 2 > size {
-            return refuse(format!("{sent} of {size} bytes were sent after two seconds of absence"));
+        if resynced.sent * 2 > size {
+            return refuse(format!(
+                "{} of {size} bytes were sent after two seconds of absence",
+                resynced.sent
+            ));
         }
         stage.copies_are_equal()?;
         let client = stage.client(&format!("again{round}"));
@@ -85,7 +99,8 @@ pub fn return_resync(stage: &mut Stage) -> Result<()> {
         come_back(stage, &active)?;
         stage.report.row(&[
             ("in_sync_again_s", back.as_secs_f64()),
-            ("resync_bytes", sent as f64),
+            ("resync_compared_bytes", resynced.compared as f64),
+            ("resync_sent_bytes", resynced.sent as f64),
             ("volume_bytes", size as f64),
         ]);
     }
@@ -114,5 +129,25 @@ pub fn planned_move(stage: &mut Stage) -> Result<()> {
         stage.site.wait_protected(PATIENCE)?;
         stage.report.row(&[("pause_ms", ms(pause)), ("command_and_answer_ms", ms(took))]);
     }
+    drilled(stage)
+}
+
+/// A drill moves the service, too, and tells where the time went: all but a detection, for there was nothing to detect.
+fn drilled(stage: &mut Stage) -> Result<()> {
+    let active = stage.site.active()?;
+    let report = stage.site.json(&active, &["drill", "--failover"])?;
+    let times = &report["times"];
+    let steps = ["decision", "stop", "promotion", "mount", "address", "program"];
+    if let Some(missing) = steps.iter().find(|step| !times[format!("{step}_ms")].is_u64()) {
+        return refuse(format!("the drill does not say how long its {missing} took: {report}"));
+    }
+    if !times["detection_ms"].is_null() {
+        return refuse(format!("a planned move detected something: {report}"));
+    }
+    stage.site.wait_protected(PATIENCE)?;
+    stage.rows_are_there()?;
+    let took: Vec<String> =
+        steps.iter().map(|step| format!("{step} {}", times[format!("{step}_ms")])).collect();
+    stage.report.say(&format!("drill: {} ms", took.join(", ")));
     Ok(())
 }

@@ -3,10 +3,13 @@
 mod crash;
 mod cuts;
 mod deaths;
+mod disks;
 mod failover;
 mod old_image;
+mod old_voter;
 mod stage;
 mod strangers;
+mod timing;
 mod tools;
 mod upgrade;
 
@@ -68,8 +71,14 @@ checks! {
         "all servers die and return in any order: the site recovers alone";
     "total-restart-faultdisk", 2, 20, Demo, deaths::total_restart_faultdisk,
         "the same on disks that lose, tear and reorder what was not flushed";
+    "disk-faultdisk", 1, 5, Demo, disks::run,
+        "the disk under one copy fails or stands still: the service goes on with the other copy, and heals alone";
     "old-image", 1, 3, Demo, old_image::run,
         "a copy replaced by yesterday's is never promoted, compared in full and reported";
+    "old-voter", 1, 5, Demo, old_voter::run,
+        "a voter whose ledger was replaced by an earlier copy, or is gone, is expelled, rejoins alone and votes again";
+    "timing", 1, 3, Demo, timing::run,
+        "a longer silence in the ledger makes a failover longer by that; unsafe times are refused";
     "memory", 1, 3, Demo, crash::memory,
         "memory full of dirty pages, then the peer dies: the volume goes on";
     "fs-crash", 3, 100, Demo, crash::file_system,

@@ -9,12 +9,12 @@ use crate::probe::program::Program;
 use crate::probe::writer::{self, Acknowledged, Place, Writer};
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::site::{self, Options, SERVICE_ADDRESS, Site, VOLUME};
+use crate::site::{self, Options, Passage, SERVICE_ADDRESS, Site, VOLUME};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a site may take to take over, to return, or to become protected again.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,15 +60,11 @@ pub struct Stage {
     pub watch: Watch,
     /// Statuses, from the beginning.
     pub honesty: Honesty,
-    /// Whole machines are stood still: then the kernel's own lifetime is all that ends an address.
-    pub paused: bool,
+    /// For how long two machines may hold the address because one of them stands still: what the site says itself.
+    pub paused_hold: Duration,
     /// Rows of clients that have ended.
     acknowledged: Vec<Acknowledged>,
 }
-
-/// How long a machine whose processes all stand still can hold an address: the lifetime that the guard gives it, as the
-/// kernel rounds it. Without external fencing nothing else ends it there, which docs/decisions/0004 says.
-const PAUSED_HOLD_MAX: Duration = Duration::from_secs(3);
 
 /// The service's address.
 pub fn service_address() -> IpAddr {
@@ -116,7 +112,7 @@ impl Stage {
             rounds: settings.rounds.unwrap_or(check.rounds),
             rng: Rng::new(settings.seed),
             settings: settings.clone(),
-            paused: false,
+            paused_hold: Duration::ZERO,
             acknowledged: Vec::new(),
         })
     }
@@ -154,10 +150,9 @@ impl Stage {
         ))
     }
 
-    /// Nobody held the address while another did (I11), and no status contradicted itself (I17).
+    /// Nobody held the address while another did, for longer than the site says that it may happen (I11), and no status contradicted itself (I17).
     pub fn promises_held(&self) -> Result<()> {
-        let tolerated = if self.paused { PAUSED_HOLD_MAX } else { Duration::ZERO };
-        let holders = self.watch.double_holders().into_iter().find(|(_, _, time)| *time > tolerated);
+        let holders = self.watch.double_holders().into_iter().find(|(_, _, time)| *time > self.paused_hold);
         if let Some((one, other, time)) = holders {
             return refuse(format!("{one} and {other} both held the address for {time:?} (I11)"));
         }
@@ -165,6 +160,36 @@ impl Stage {
             Some(contradiction) => refuse(format!("{contradiction} (I17)")),
             None => Ok(()),
         }
+    }
+
+    /// For how long a paused machine may hold its address, as every node's status must say (I11).
+    pub fn shown_paused_hold(&self) -> Result<Duration> {
+        let mut shown = Vec::new();
+        for node in self.site.nodes() {
+            match self.site.status(node)?.limit_bound("fencing") {
+                Some(bound) => shown.push(bound),
+                None => return refuse(format!("{node} does not say what a paused machine may do (I11)")),
+            }
+        }
+        shown.into_iter().max().map_or_else(|| refuse("there is no node"), Ok)
+    }
+
+    /// The failover from a server that died then, as the program recorded it.
+    pub fn failover_since(&self, from: &str, death: SystemTime) -> Result<Passage> {
+        let near = |passage: &Passage| {
+            // The last sign of life may have come just before the death.
+            passage.since(passage.program, death).is_some_and(|since| since > Duration::ZERO)
+        };
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let all = self.site.leading_status()?.passages();
+            let found = all.into_iter().find(|one| !one.planned && one.from == from && near(one));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        refuse(format!("no status tells of the failover from {from}"))
     }
 
     /// No status that was asked for after the site had `grace` to notice a fault said green until `to`.

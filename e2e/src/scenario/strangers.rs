@@ -6,8 +6,12 @@ use crate::lab::node;
 use crate::sys;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Port of the join endpoint.
+const JOIN_PORT: u16 = 7800;
 
 /// Everything is refused with a clear line, and nothing crashes.
 pub fn run(stage: &mut Stage) -> Result<()> {
@@ -16,6 +20,7 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     client.wait_after(Instant::now(), PATIENCE)?;
     let before = processes(stage)?;
     bad_tokens(stage)?;
+    let foreign = foreign_certificate(stage)?;
     let mut ports = 0;
     for name in stage.site.nodes().to_vec() {
         ports += garbage(stage, &name)?;
@@ -29,7 +34,7 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     }
     stage.done(client);
     stage.rows_are_there()?;
-    stage.report.row(&[("ports", f64::from(ports))]);
+    stage.report.row(&[("ports", f64::from(ports)), ("foreign_certificates_refused", f64::from(foreign))]);
     Ok(())
 }
 
@@ -83,9 +88,86 @@ fn bad_tokens(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// What every port that asks for a certificate writes into its log.
+const FOREIGN_LINE: &str = "certificate of another site";
+/// Where the stranger's own site keeps its identity.
+const IDENTITY: &str = "/etc/anshin/identity";
+
+/// A node of another site, with the certificate of that site's own authority, knocks at every port.
+fn foreign_certificate(stage: &Stage) -> Result<u32> {
+    stage.site.must("stranger", &["init", "foreign", "--address", "10.77.0.200"])?;
+    let (certificate, key) = (format!("{IDENTITY}/node.pem"), format!("{IDENTITY}/node-key.pem"));
+    let mut refused = 0;
+    for name in stage.site.nodes() {
+        let address = stage.lab.node(name)?.address();
+        for port in tcp_ports(stage, name)? {
+            let before = foreign_lines(stage, name)?;
+            let to = format!("{address}:{port}");
+            let words = [
+                "timeout",
+                "5",
+                "openssl",
+                "s_client",
+                "-connect",
+                &to,
+                "-cert",
+                &certificate,
+                "-key",
+                &key,
+                "-ign_eof",
+            ];
+            let knock = node::command(&stage.lab, "stranger", &words)?.stdin(Stdio::null()).output();
+            let said = knock.at("openssl s_client")?;
+            // What `timeout` says when the connection was still open.
+            let stayed = said.status.code() == Some(124);
+            let said = [said.stdout, said.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            if port == JOIN_PORT {
+                // Who joins has no certificate yet: none is asked for, and the token decides.
+                if !said.contains("No client certificate CA names sent") {
+                    return refuse(format!("port {port} of {name} is no join endpoint: {said}"));
+                }
+                continue;
+            }
+            if stayed {
+                return refuse(format!(
+                    "port {port} of {name} did not refuse another site's certificate: {said}"
+                ));
+            }
+            if !told(stage, name, before)? {
+                return refuse(format!(
+                    "{name} wrote no clear line about another site's certificate on port {port}"
+                ));
+            }
+            refused += 1;
+        }
+    }
+    if refused == 0 {
+        return refuse("no port asked for a certificate");
+    }
+    Ok(refused)
+}
+
+/// Whether another line about a foreign certificate is in a node's logs, within a moment.
+fn told(stage: &Stage, name: &str, before: usize) -> Result<bool> {
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        if foreign_lines(stage, name)? > before {
+            return Ok(true);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(false)
+}
+
+fn foreign_lines(stage: &Stage, name: &str) -> Result<usize> {
+    let logs = node::output(&stage.lab, name, &["sh", "-c", "cat /run/anshin/*.log /var/log/node.log"])?;
+    Ok(logs.lines().filter(|line| line.contains(FOREIGN_LINE)).count())
+}
+
 /// Sends garbage to every TCP port that a node listens on; how many there were.
 fn garbage(stage: &mut Stage, name: &str) -> Result<u32> {
-    let listing = node::output(&stage.lab, name, &["ss", "-Hltn"])?;
+    let ports = tcp_ports(stage, name)?;
     let address: IpAddr = stage
         .lab
         .node(name)?
@@ -94,18 +176,23 @@ fn garbage(stage: &mut Stage, name: &str) -> Result<u32> {
         .map_err(|_| crate::error::LabError::Refused("address".to_owned()))?;
     let Some(home) = stage.lab.load()?.client else { return refuse("the client's place is not up") };
     let mut count = 0;
-    for line in listing.lines() {
-        let Some(local) = line.split_whitespace().nth(3) else { continue };
-        let Some(port) = local.rsplit(':').next().and_then(|port| port.parse().ok()) else { continue };
-        if local.starts_with("127.") || port == stage.program.port() {
-            continue;
-        }
+    for port in ports {
         count += 1;
         let junk: Vec<u8> = (0..4096).map(|_| stage.rng.bits() as u8).collect();
         sys::in_network(home.pid, move || knock(SocketAddr::new(address, port), &junk))?
             .at(format!("port {port} of {name}"))?;
     }
     Ok(count)
+}
+
+/// The TCP ports on which the program itself listens for others.
+fn tcp_ports(stage: &Stage, name: &str) -> Result<Vec<u16>> {
+    let listing = node::output(&stage.lab, name, &["ss", "-Hltn"])?;
+    let port_of = |line: &str| {
+        let local = line.split_whitespace().nth(3).filter(|local| !local.starts_with("127."))?;
+        local.rsplit(':').next()?.parse().ok()
+    };
+    Ok(listing.lines().filter_map(port_of).filter(|port| *port != stage.program.port()).collect())
 }
 
 fn knock(to: SocketAddr, junk: &[u8]) -> std::io::Result<()> {

@@ -79,7 +79,9 @@ fn init(site: &Site, first: &str) -> Result<()> {
         site.must(first, &["init", "try", "--address", &address])?;
     }
     node::hold_program(&site.lab, first, false)?;
-    until("the first node answers", || site.status(first).is_ok_and(|status| status.quorate()))
+    // A ledger that has just been founded decides before it says what the site is.
+    let knows = |status: super::Status| status.quorate() && status.online().iter().any(|node| node == first);
+    until("the first node answers", || site.status(first).is_ok_and(knows))
 }
 
 fn join(site: &Site, first: &str, name: &str) -> Result<()> {

@@ -2,10 +2,12 @@
 //! on is in this folder.
 
 mod bring_up;
+mod passage;
 mod status;
 
 pub use bring_up::{MOUNT, Options, SERVICE_ADDRESS, VOLUME, bring_up, postgres_programs};
-pub use status::Status;
+pub use passage::Passage;
+pub use status::{Resynced, Status, Voter};
 
 use crate::error::{Context, Result, refuse};
 use crate::lab::{Lab, node};

@@ -1,10 +1,34 @@
 //! What `anshin status --json` says, by the few questions that checks ask.
 
+use super::Passage;
 use serde_json::Value;
+use std::time::Duration;
 
 /// A status as it came.
 #[derive(Clone, Debug)]
 pub struct Status(Value);
+
+/// What resyncs into a copy took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resynced {
+    /// How many ended.
+    pub count: u64,
+    /// Bytes compared by the last one.
+    pub compared: u64,
+    /// Bytes sent by the last one.
+    pub sent: u64,
+}
+
+/// One voter of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voter {
+    /// Its number.
+    pub id: u64,
+    /// Whether it counts now.
+    pub present: bool,
+    /// What it is doing.
+    pub state: String,
+}
 
 fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
@@ -78,10 +102,39 @@ impl Status {
         text(&replicas.iter().find(|replica| replica["node"] == node)?["state"])
     }
 
-    /// Largest total of any resync that is under way, in bytes.
-    pub fn resync_bytes(&self) -> u64 {
-        let totals = self.volumes().flat_map(|volume| volume["replicas"].as_array().into_iter().flatten());
-        totals.filter_map(|replica| replica["resync"]["total_bytes"].as_u64()).max().unwrap_or(0)
+    /// What resyncs into one node's copy of the first volume took; none if there was none.
+    pub fn resynced(&self, node: &str) -> Option<Resynced> {
+        let replicas = self.volumes().next()?["replicas"].as_array()?;
+        let resynced = &replicas.iter().find(|replica| replica["node"] == node)?["resynced"];
+        let number = |name: &str| resynced[name].as_u64();
+        Some(Resynced {
+            count: number("count")?,
+            compared: number("last_compared_bytes")?,
+            sent: number("last_sent_bytes")?,
+        })
+    }
+
+    /// The voter of a node.
+    pub fn voter(&self, node: &str) -> Option<Voter> {
+        let voters = self.0["quorum"]["voters"].as_array()?;
+        let voter = voters.iter().find(|voter| voter["node"] == node)?;
+        Some(Voter {
+            id: voter["id"].as_u64()?,
+            present: voter["present"] == true,
+            state: text(&voter["state"])?,
+        })
+    }
+
+    /// Failovers and moves, newest first.
+    pub fn passages(&self) -> Vec<Passage> {
+        self.0["passages"].as_array().into_iter().flatten().map(Passage::new).collect()
+    }
+
+    /// For how long something may last that the site does not protect from; none if it does not say so.
+    pub fn limit_bound(&self, subject: &str) -> Option<Duration> {
+        let mut limits = self.0["limits"].as_array()?.iter();
+        let limit = limits.find(|limit| limit["subject"] == subject)?;
+        limit["bound_ms"].as_u64().map(Duration::from_millis)
     }
 
     /// True if a volume of that name exists.

@@ -33,10 +33,11 @@ use rustix::{event::Timespec, time::ClockId};
 use server::Server;
 use std::path::PathBuf;
 
+/// How often the kernel looks at the lifetimes of addresses.
+const KERNEL_LOOKS_S: u32 = 1;
 /// How long an address can outlive its lease when the guard is frozen or killed right after renewing it: the kernel's
-/// lifetime of 2 s, and up to 1 s because the kernel looks at lifetimes once a second. With a living guard the address
-/// is gone before the lease ends.
-pub const FROZEN_GUARD_BOUND: Millis = Millis(3_000);
+/// lifetime, and the time until the kernel looks. With a living guard the address is gone before the lease ends.
+pub const FROZEN_GUARD_BOUND: Millis = Millis((network::LIFETIME_S + KERNEL_LOOKS_S) as u64 * 1_000);
 
 /// Where the guard's files are.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use std::{cell::RefCell, collections::BTreeMap, io, net::IpAddr};
 
 /// The kernel's lifetime of an address. Whole seconds are all it knows; one would leave a guard that is late by a
 /// second without its address.
-const LIFETIME_S: u32 = 2;
+pub(super) const LIFETIME_S: u32 = 2;
 const LINK_UP: u32 = libc::IFF_UP as u32;
 const LINK_LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
 const LINK_NO_ARP: u32 = libc::IFF_NOARP as u32;

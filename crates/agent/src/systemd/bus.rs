@@ -14,6 +14,12 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 /// How long the bus and systemd may take to answer a call. Jobs are waited for separately.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often and how soon a call is tried again while the bus or systemd is away.
+const TRIES: u32 = 20;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// What the bus says of a service that is not on it.
+const AWAY: [&str; 2] =
+    ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
 /// Signals of other jobs that may arrive between ours being queued and its end: a boot ends hundreds at once.
 const SIGNALS_MAX: usize = 4096;
 
@@ -32,21 +38,38 @@ impl Bus {
         Self { address, connection: Mutex::new(None) }
     }
 
-    /// Calls a method of the manager.
+    /// Calls a method of the manager. A bus or systemd that is just being restarted is waited for: an operation that
+    /// failed would count as a failure of the unit.
     pub(super) async fn call<T: DeserializeOwned + Type>(
         &self,
         method: &'static str,
         body: &(impl Serialize + DynamicType + Sync),
     ) -> Result<T, Problem> {
-        let connection = self.connection().await?;
-        let asked = connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body);
-        let reply = tokio::time::timeout(PATIENCE, asked).await;
-        match reply.unwrap_or_else(|_| Err(no_answer())) {
-            Ok(reply) => reply.body().deserialize::<T>().map_err(|error| problem(method, &error)),
-            Err(error) => {
-                self.forget_broken(&error).await;
-                Err(problem(method, &error))
+        self.ask(MANAGER_PATH, MANAGER, method, body).await
+    }
+
+    async fn ask<T: DeserializeOwned + Type>(
+        &self,
+        path: &str,
+        interface: &str,
+        method: &'static str,
+        body: &(impl Serialize + DynamicType + Sync),
+    ) -> Result<T, Problem> {
+        let mut tries = 0;
+        loop {
+            let connection = self.connection().await?;
+            match ask_once(&connection, path, interface, method, body).await {
+                Err(error) if is_away(&error) && tries < TRIES => {
+                    self.forget_broken(&error).await;
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                Err(error) => {
+                    self.forget_broken(&error).await;
+                    return Err(problem(method, &error));
+                }
+                Ok(answer) => return Ok(answer),
             }
+            tries += 1;
         }
     }
 
@@ -63,22 +86,16 @@ impl Bus {
         path: &OwnedObjectPath,
         interface: &str,
     ) -> Result<std::collections::HashMap<String, OwnedVariant>, Problem> {
-        let connection = self.connection().await?;
-        let body = (interface,);
-        let asked = connection.call_method(
-            Some(SYSTEMD),
-            path.as_ref(),
-            Some("org.freedesktop.DBus.Properties"),
-            "GetAll",
-            &body,
-        );
-        let reply = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(no_answer()));
-        let reply = reply.map_err(|error| problem("GetAll", &error))?;
-        reply.body().deserialize().map_err(|error| problem("GetAll", &error))
+        self.ask(path.as_str(), "org.freedesktop.DBus.Properties", "GetAll", &(interface,)).await
     }
 
     /// Queues a job and waits for its end; gives its result, `done` if all went well.
     pub(super) async fn job(&self, method: &'static str, unit: &str) -> Result<String, Problem> {
+        // systemd sends its signals only while someone subscribes. The connection may have subscribed before.
+        match self.call::<()>("Subscribe", &()).await {
+            Err(problem) if problem.code != "already-subscribed" => return Err(problem),
+            _ => {}
+        }
         let connection = self.connection().await?;
         // Listened for before the job exists, so that its end cannot be missed.
         let rule = MatchRule::builder()
@@ -92,12 +109,15 @@ impl Bus {
         let mut ends = MessageStream::for_match_rule(rule, &connection, queue)
             .await
             .map_err(|error| problem(method, &error))?;
-        // systemd sends its signals only while someone subscribes. The connection may have subscribed before.
-        match self.call::<()>("Subscribe", &()).await {
-            Err(problem) if problem.code != "already-subscribed" => return Err(problem),
-            _ => {}
-        }
-        let job: OwnedObjectPath = self.call(method, &(unit, "replace")).await?;
+        // Asked on the connection that listens, and only once.
+        let asked = ask_once(&connection, MANAGER_PATH, MANAGER, method, &(unit, "replace")).await;
+        let job: OwnedObjectPath = match asked {
+            Ok(job) => job,
+            Err(error) => {
+                self.forget_broken(&error).await;
+                return Err(problem(method, &error));
+            }
+        };
         while let Some(message) = ends.next().await {
             let message = message.map_err(|error| problem(method, &error))?;
             let body = message.body();
@@ -143,6 +163,27 @@ impl Bus {
     }
 }
 
+async fn ask_once<T: DeserializeOwned + Type>(
+    connection: &Connection,
+    path: &str,
+    interface: &str,
+    method: &str,
+    body: &(impl Serialize + DynamicType + Sync),
+) -> zbus::Result<T> {
+    let asked = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
+    let reply = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(no_answer()))?;
+    reply.body().deserialize()
+}
+
+/// True of an error that passes once the bus or systemd has come back. systemd is not on a new bus at once.
+fn is_away(error: &zbus::Error) -> bool {
+    match error {
+        zbus::Error::InputOutput(_) => true,
+        zbus::Error::MethodError(name, ..) => AWAY.contains(&name.as_str()),
+        _ => false,
+    }
+}
+
 fn no_answer() -> zbus::Error {
     zbus::Error::Failure(format!("no answer within {} s", PATIENCE.as_secs()))
 }
@@ -158,9 +199,8 @@ fn problem(method: &str, error: &zbus::Error) -> Problem {
         "org.freedesktop.systemd1.UnitMasked" => "unit-masked",
         "org.freedesktop.systemd1.AlreadySubscribed" => "already-subscribed",
         "org.freedesktop.systemd1.NoSuchProcess" => "no-such-process",
-        "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => {
-            "no-systemd"
-        }
+        "org.freedesktop.systemd1.BadUnitSetting" | "org.freedesktop.systemd1.LoadFailed" => "unit-invalid",
+        away if AWAY.contains(&away) => "no-systemd",
         _ => "systemd-error",
     };
     Problem::new(code, format!("systemd: {method}: {text}"))

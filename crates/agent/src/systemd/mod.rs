@@ -16,6 +16,8 @@ use zbus::OwnedObjectPath;
 
 /// How long a question to systemd may take that is not the operation itself.
 const QUESTION: Duration = Duration::from_secs(10);
+/// How soon the processes that a dying unit starts are killed too.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
 
 /// The systemd of this node.
 #[derive(Debug)]
@@ -35,19 +37,18 @@ impl Systemd {
     /// What systemd knows about a unit, loading it if necessary.
     ///
     /// # Errors
-    /// `no-systemd` if it cannot be reached, `no-such-unit` if the unit has no file.
+    /// `no-systemd` if it cannot be reached; what speaks against starting it: `no-such-unit` if it has no file,
+    /// `unit-masked`, `unit-invalid` if systemd cannot read its file.
     pub async fn unit(&self, name: &str) -> Result<Unit, Problem> {
-        let path: OwnedObjectPath = self.bus.call("LoadUnit", &(name,)).await?;
-        let unit = Unit::read(&self.bus, name, &path).await?;
-        if unit.load_state == "not-found" {
-            return Err(Problem::new("no-such-unit", format!("this node has no unit {name}"))
-                .hint("systemctl list-unit-files shows what there is"));
-        }
-        if unit.load_state == "masked" {
-            return Err(Problem::new("unit-masked", format!("{name} is masked on this node"))
-                .hint(format!("systemctl unmask {name}")));
-        }
+        let unit = self.look(name).await?;
+        unit.check_startable()?;
         Ok(unit)
+    }
+
+    /// The same for a unit that may run although it could not be started again.
+    async fn look(&self, name: &str) -> Result<Unit, Problem> {
+        let path: OwnedObjectPath = self.bus.call("LoadUnit", &(name,)).await?;
+        Unit::read(&self.bus, name, &path).await
     }
 
     /// Refuses a unit that cannot be protected because it runs no process of its own, and names its instances.
@@ -75,7 +76,14 @@ impl Systemd {
     /// # Errors
     /// With systemd's own word for what went wrong.
     pub async fn start(&self, name: &str, timeout: Duration) -> Result<(), Problem> {
+        self.unit(name).await?;
         self.hold_restarts(name).await?;
+        // How often a unit may start is the cluster's to decide; systemd counts our starts too, and refuses at some
+        // point. Not loaded means not counted.
+        match self.bus.call::<()>("ResetFailedUnit", &(name,)).await {
+            Err(problem) if problem.code != "no-such-unit" => return Err(problem),
+            _ => {}
+        }
         self.job("StartUnit", name, timeout).await
     }
 
@@ -95,26 +103,35 @@ impl Systemd {
     /// # Errors
     /// `processes-remain` if it is not down after `patience`.
     pub async fn kill(&self, name: &str, patience: Duration) -> Result<Vec<String>, Problem> {
-        let unit = match self.unit(name).await {
-            Err(problem) if problem.code == "no-such-unit" => return Ok(Vec::new()),
-            unit => unit?,
-        };
+        let unit = self.look(name).await?;
         if unit.is_down() {
             return Ok(Vec::new());
         }
-        let kill = self.bus.call::<()>("KillUnit", &(name, "all", libc::SIGKILL)).await;
-        if let Err(problem) = kill
-            && problem.code != "no-such-process"
-        {
-            return Err(problem);
-        }
-        // The stop job ends when nothing of the unit is left, and keeps systemd from starting it again.
-        self.job("StopUnit", name, patience).await.map_err(|problem| Problem {
+        self.kill_all(name).await?;
+        // The stop job ends when nothing of the unit is left, and keeps systemd from starting it again. What the unit
+        // itself would do to stop is killed too, because it may take as long as it likes.
+        let mut stop = std::pin::pin!(self.job("StopUnit", name, patience));
+        let stopped = loop {
+            match tokio::time::timeout(KILL_AGAIN, &mut stop).await {
+                Ok(stopped) => break stopped,
+                Err(_) => self.kill_all(name).await?,
+            }
+        };
+        stopped.map_err(|problem| Problem {
             code: "processes-remain".to_owned(),
             ..problem.context(format!("killing {name}"))
         })?;
         let main = if unit.main_pid > 0 { format!(" ({})", unit.main_pid) } else { String::new() };
         Ok(vec![format!("{name}{main}")])
+    }
+
+    async fn kill_all(&self, name: &str) -> Result<(), Problem> {
+        match self.bus.call::<()>("KillUnit", &(name, "all", libc::SIGKILL)).await {
+            Err(problem) if !["no-such-process", "no-such-unit"].contains(&problem.code.as_str()) => {
+                Err(problem)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets systemd restart the unit by itself again, once the unit is no longer anshin's.
@@ -142,15 +159,18 @@ impl Systemd {
     }
 
     async fn monitor(&self, name: &str, timeout: Duration) -> OperationResult {
-        match tokio::time::timeout(timeout, self.unit(name)).await {
-            Ok(Ok(unit)) => unit.as_monitor(),
-            // A unit without a file does not run here.
-            Ok(Err(problem)) if problem.code == "no-such-unit" => OperationResult {
+        let unit = match tokio::time::timeout(timeout, self.look(name)).await {
+            Ok(Ok(unit)) => unit,
+            Ok(Err(problem)) => return result_of(problem),
+            Err(_) => return result_of(Problem::new("unit-timeout", "systemd does not answer")),
+        };
+        match unit.check_startable() {
+            // What runs runs, even if its file was removed or masked since.
+            Err(problem) if unit.is_down() => OperationResult {
                 hint: problem.hint,
                 ..OperationResult::failed(Rc::NOT_RUNNING, Status::Done, problem.message)
             },
-            Ok(Err(problem)) => result_of(problem),
-            Err(_) => result_of(Problem::new("unit-timeout", "systemd does not answer")),
+            _ => unit.as_monitor(),
         }
     }
 
@@ -166,7 +186,7 @@ impl Systemd {
             "timeout" => Err(Problem::new("unit-timeout", format!("{name}: systemd's own timeout"))
                 .hint(format!("journalctl -u {name} shows why"))),
             other => {
-                let why = self.unit(name).await.map(|unit| unit.result).unwrap_or_default();
+                let why = self.look(name).await.map(|unit| unit.result).unwrap_or_default();
                 let message = format!("{name}: the job ended as `{other}`, the unit says `{why}`");
                 Err(Problem::new("unit-failed", message).hint(format!("journalctl -u {name} shows why")))
             }
@@ -214,7 +234,7 @@ impl Systemd {
 /// A problem as the answer of an operation.
 fn result_of(problem: Problem) -> OperationResult {
     let (rc, status) = match problem.code.as_str() {
-        "no-such-unit" | "unit-masked" => (Rc::NOT_INSTALLED, Status::NotInstalled),
+        "no-such-unit" | "unit-masked" | "unit-invalid" => (Rc::NOT_INSTALLED, Status::NotInstalled),
         "unit-without-process" => (Rc::NOT_CONFIGURED, Status::Done),
         "unit-timeout" => (Rc::GENERIC, Status::TimedOut),
         "unit-failed" => (Rc::GENERIC, Status::Done),

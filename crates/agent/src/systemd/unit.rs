@@ -46,7 +46,7 @@ impl Unit {
             ..Self::default()
         };
         // Sockets, mounts and timers have no process of the kind that is asked for here.
-        if unit.name.ends_with(".service") && unit.load_state == "loaded" {
+        if unit.name.ends_with(".service") && (unit.load_state == "loaded" || !unit.is_down()) {
             let service = bus.properties(path, "org.freedesktop.systemd1.Service").await?;
             let exec: Vec<Exec> = value(&service, "ExecStart").unwrap_or_default();
             unit.exec_start = exec.into_iter().map(|exec| exec.1).collect();
@@ -56,6 +56,22 @@ impl Unit {
             unit.main_pid = value(&service, "MainPID").unwrap_or_default();
         }
         Ok(unit)
+    }
+
+    /// Refuses a unit that systemd would not start, with what can be done about it.
+    pub(super) fn check_startable(&self) -> Result<(), Problem> {
+        let name = &self.name;
+        Err(match self.load_state.as_str() {
+            "not-found" => Problem::new("no-such-unit", format!("this node has no unit {name}"))
+                .hint("systemctl list-unit-files shows what there is"),
+            "masked" => Problem::new("unit-masked", format!("{name} is masked on this node"))
+                .hint(format!("systemctl unmask {name}")),
+            "bad-setting" | "error" => {
+                let message = format!("systemd cannot read the file of {name} ({})", self.load_state);
+                Problem::new("unit-invalid", message).hint(format!("systemd-analyze verify {name} shows why"))
+            }
+            _ => return Ok(()),
+        })
     }
 
     /// False for a unit that only stands for others: a oneshot whose commands all do nothing, or that has none.

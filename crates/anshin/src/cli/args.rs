@@ -50,12 +50,15 @@ pub enum Command {
     /// The site's servers
     #[command(subcommand)]
     Node(Node),
+    /// The site as a whole
+    #[command(subcommand)]
+    Site(Site),
     /// Tokens with which nodes join
     #[command(subcommand)]
     Token(Token),
-    /// Why a node, volume or service is as it is
+    /// Why a node, volume or service is as it is, or a limit that the status names
     Explain {
-        /// Its name
+        /// Its name, or `fencing`
         subject: String,
     },
     /// Rehearse a failover
@@ -218,6 +221,35 @@ pub enum Node {
         /// Its name
         name: String,
     },
+}
+
+/// `anshin site`
+#[derive(Debug, Subcommand)]
+pub enum Site {
+    /// Show the times that the site runs by, or change them
+    Timing {
+        /// After how long a node or copy counts as silent, for example 2500ms
+        #[arg(long, value_parser = milliseconds)]
+        silence: Option<u64>,
+        /// How long a lease lasts; only before the first volume is made
+        #[arg(long, value_parser = milliseconds)]
+        lease: Option<u64>,
+        /// Between two signs of life
+        #[arg(long, value_parser = milliseconds)]
+        heartbeat: Option<u64>,
+    },
+}
+
+/// A length of time in milliseconds from `2500ms`, `2500` or `2s`.
+fn milliseconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is not a length of time: write for example 2500ms or 2s");
+    let (number, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1_000),
+        (None, None) => (text, 1),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    number.checked_mul(factor).ok_or_else(bad)
 }
 
 /// `anshin token`

@@ -1,7 +1,7 @@
 //! From a command line to requests, and from answers to what is printed.
 
 use super::{
-    args::{Command, Node, Policy, Service, Token, Volume},
+    args::{Command, Node, Policy, Service, Site, Token, Volume},
     client::{Client, part},
     out::{Ending, Out},
     protect, show, status,
@@ -11,7 +11,7 @@ use anshin_base::Problem;
 use anshin_node::view::{
     DrillReport, DrillRequest, Explanation, InitRequest, JoinRequest, JoinToken, JoinTokenInfo,
     JoinTokenRequest, Level, NodeStateChange, NodeView, NodeWanted, ServiceMove, ServiceStateChange,
-    ServiceView, ServiceWanted, SiteStatus, VolumeCreate, VolumeView,
+    ServiceView, ServiceWanted, SiteStatus, Times, TimingChange, VolumeCreate, VolumeView,
 };
 use std::{fs, time::Duration};
 
@@ -93,6 +93,7 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         }
         Command::Service(command) => service(command, client, out).await,
         Command::Node(command) => node(command, client, out).await,
+        Command::Site(command) => site(command, client, out).await,
         Command::Token(command) => token(command, client, out).await,
         Command::Explain { subject } => {
             let answer: Explanation = client.get(&format!("explain/{}", part(&subject))).await?;
@@ -181,6 +182,18 @@ async fn node(command: Node, client: &Client, out: &Out) -> Result<Ending, Probl
     let node: NodeView =
         client.put(&format!("nodes/{}/state", part(&name)), &NodeStateChange { state }).await?;
     out.show(&node, |_| format!("node {} is {}", node.name, node.state.word()))?;
+    Ok(Ending::Ok)
+}
+
+async fn site(command: Site, client: &Client, out: &Out) -> Result<Ending, Problem> {
+    let Site::Timing { silence, lease, heartbeat } = command;
+    let asked = TimingChange { silence_ms: silence, lease_ms: lease, heartbeat_ms: heartbeat };
+    let changed = asked != TimingChange::default();
+    let times: Times = match changed {
+        true => client.put("site/timing", &asked).await?,
+        false => client.get::<SiteStatus>("status").await?.facts.times,
+    };
+    out.show(&times, |style| show::times(style, &times, changed))?;
     Ok(Ending::Ok)
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use anshin_base::ByteSize;
 use anshin_node::view::{
-    DrillReport, Explanation, InitDone, JoinToken, JoinTokenInfo, Reason, ResourceView, ServiceView,
+    DrillReport, Explanation, InitDone, JoinToken, JoinTokenInfo, Reason, ResourceView, ServiceView, Times,
     VolumeView, age,
 };
 
@@ -56,6 +56,20 @@ pub fn volume(style: Style, volume: &VolumeView) -> String {
             if volume.in_sync.is_empty() { "none".to_owned() } else { volume.in_sync.join(", ") }
         ),
     ];
+    for replica in &volume.replicas {
+        let Some(resynced) = &replica.resynced else { continue };
+        let bytes = |bytes: u64| ByteSize(bytes).to_string();
+        let text = format!(
+            "resyncs of {}: {}, {} compared, {} sent; the last: {} compared, {} sent",
+            replica.node,
+            resynced.count,
+            bytes(resynced.compared_bytes),
+            bytes(resynced.sent_bytes),
+            bytes(resynced.last_compared_bytes),
+            bytes(resynced.last_sent_bytes),
+        );
+        lines.push(style.wrap(&text, 2));
+    }
     lines.extend(volume.suspended.as_ref().map(|why| style.wrap(&format!("writes wait: {why}"), 2)));
     format!("{}\n\n{}", lines.join("\n"), copies(style, std::slice::from_ref(volume)))
 }
@@ -125,6 +139,22 @@ pub fn explanation(style: Style, answer: &Explanation) -> String {
     parts.join("\n\n")
 }
 
+/// The times that the site runs by.
+pub fn times(style: Style, times: &Times, changed: bool) -> String {
+    let row = |name: &str, value: String, what: &str| vec![name.to_owned(), value, what.to_owned()];
+    let ms = |ms: u64| format!("{ms} ms");
+    let rows = vec![
+        row("heartbeat", ms(times.heartbeat_ms), "between two signs of life"),
+        row("silence", ms(times.silence_ms), "then a node or copy is given up"),
+        row("lease", ms(times.lease_ms), "how long a primary may go on unasked"),
+        row("address", ms(times.address_left_ms), "how long the kernel keeps one unasked"),
+    ];
+    let table = style.table(&["TIME", "IS", "WHAT"], rows);
+    let note = "nodes go by a new silence at once; a new heartbeat, and silence between the copies of a volume, count \
+                from the next start of the processes concerned (a node's restart)";
+    if changed { format!("{table}\n\n{}", style.wrap(note, 0)) } else { table }
+}
+
 /// What a rehearsal showed.
 pub fn drill(style: Style, report: &DrillReport) -> String {
     let verdict = if report.passed { "passed" } else { "NOT passed" };
@@ -140,6 +170,7 @@ pub fn drill(style: Style, report: &DrillReport) -> String {
     let steps = [
         ("detection", times.detection_ms),
         ("decision", times.decision_ms),
+        ("stop", times.stop_ms),
         ("promotion", times.promotion_ms),
         ("mount", times.mount_ms),
         ("address", times.address_ms),

@@ -30,6 +30,8 @@ pub fn status(style: Style, status: &SiteStatus) -> String {
     let what_if =
         status.what_if.iter().map(|event| style.wrap(&format!("If {}: {}", event.event, event.outcome), 2));
     parts.push(what_if.collect::<Vec<_>>().join("\n"));
+    let limits = status.limits.iter().map(|limit| style.wrap(&format!("Limit: {}", limit.sentence), 2));
+    parts.push(limits.collect::<Vec<_>>().join("\n"));
     // One empty line between the parts costs a small screen too much once everything is there.
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n")

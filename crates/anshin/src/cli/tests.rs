@@ -90,6 +90,7 @@ fn a_drill_shows_where_the_time_went() {
         times: DrillTimes {
             detection_ms: None,
             decision_ms: Some(12),
+            stop_ms: Some(230),
             promotion_ms: Some(85),
             mount_ms: Some(40),
             address_ms: Some(9),

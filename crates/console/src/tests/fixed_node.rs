@@ -96,6 +96,10 @@ impl Control for FixedNode {
         self.note(format!("node {name} {:?}", request.state));
         done(self.facts().node(name).cloned().ok_or_else(|| Problem::new("no-quorum", "not now")))
     }
+    fn set_timing(&self, request: TimingChange) -> Answer<'_, Times> {
+        self.note(format!("timing {request:?}"));
+        done(Ok(self.facts().times))
+    }
     fn explain<'a>(&'a self, subject: &'a str) -> Answer<'a, Explanation> {
         let reason = Reason { what: "x".into(), why: "y".into() };
         let subject = subject.to_owned();

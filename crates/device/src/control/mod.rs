@@ -169,6 +169,46 @@ pub struct Latency {
     pub max_us: u64,
 }
 
+/// What resyncs from here into one replica took, since this process started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resynced {
+    /// Into which replica.
+    pub target: ReplicaId,
+    /// How many ended.
+    pub count: u64,
+    /// Bytes compared by all of them.
+    pub compared_bytes: u64,
+    /// Bytes sent by all of them.
+    pub sent_bytes: u64,
+    /// Bytes compared by the last one.
+    pub last_compared_bytes: u64,
+    /// Bytes sent by the last one.
+    pub last_sent_bytes: u64,
+}
+
+impl Resynced {
+    /// No resync into `target` yet.
+    #[must_use]
+    pub fn none(target: ReplicaId) -> Self {
+        Self {
+            target,
+            count: 0,
+            compared_bytes: 0,
+            sent_bytes: 0,
+            last_compared_bytes: 0,
+            last_sent_bytes: 0,
+        }
+    }
+
+    /// One more has ended.
+    pub fn add(&mut self, compared: u64, sent: u64) {
+        self.count += 1;
+        self.compared_bytes = self.compared_bytes.saturating_add(compared);
+        self.sent_bytes = self.sent_bytes.saturating_add(sent);
+        (self.last_compared_bytes, self.last_sent_bytes) = (compared, sent);
+    }
+}
+
 /// Everything about the volume on this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VolumeStatus {
@@ -192,6 +232,9 @@ pub struct VolumeStatus {
     pub voter_connected: bool,
     /// Data links.
     pub links: Vec<LinkStatus>,
+    /// What resyncs from here took, by target.
+    #[serde(default)]
+    pub resynced: Vec<Resynced>,
     /// Reads.
     pub reads: Latency,
     /// Writes, trims and zeroings.

@@ -20,11 +20,11 @@ use crate::{
     stats::Stats,
     voter::{self, Voter},
 };
-use anshin_base::{Millis, Mono, Problem, SessionId};
+use anshin_base::{Millis, Mono, Problem, ReplicaId, SessionId};
 use anshin_link::Credentials;
 use anshin_mirror::{Command, Config, Input, Output, Replica};
 use device::Device;
-use std::{fs::File, rc::Rc};
+use std::{collections::BTreeMap, fs::File, rc::Rc};
 
 /// How often links, the voter and clients are looked after.
 const HOUSEKEEPING: Millis = Millis(100);
@@ -62,6 +62,8 @@ pub struct Engine {
     housekeeping: Mono,
     held: bool,
     stopped: bool,
+    /// What resyncs from here took.
+    resynced: BTreeMap<ReplicaId, control::Resynced>,
 }
 
 impl Engine {
@@ -127,6 +129,7 @@ impl Engine {
             housekeeping: Mono(0),
             held: false,
             stopped: false,
+            resynced: BTreeMap::new(),
         })
     }
 
@@ -180,6 +183,8 @@ impl Engine {
             Tag::Disk(tag) => self.inputs.extend(self.disk.completed(&mut self.io, tag, done)),
             Tag::Timer => {
                 self.timer.fired();
+                // The core names each time once. Kept after it has passed, it would make this loop spin.
+                self.wake_at = self.wake_at.filter(|at| *at > self.io.now());
                 self.inputs.push(Input::Tick);
                 self.read_counter(self.timer.fd(), Tag::Timer);
             }
@@ -336,6 +341,7 @@ impl Engine {
             direct_io: self.disk.direct(),
             voter_connected: self.voter.connected(),
             links: self.peers.status(),
+            resynced: self.resynced.values().copied().collect(),
             reads,
             writes,
             flushes,

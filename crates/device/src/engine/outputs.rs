@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::{
-    control::{Reply, Request, VolumeEvent},
+    control::{Reply, Request, Resynced, VolumeEvent},
     front::{FRONTS, FUSE, Front},
 };
 use anshin_base::lease::LeaseRecord;
@@ -96,6 +96,8 @@ impl Engine {
             }
             Event::ResyncDone { target, compared, sent } => {
                 tracing::info!(%target, compared, sent, "resync done");
+                let known = self.resynced.entry(target).or_insert_with(|| Resynced::none(target));
+                known.add(compared, sent);
                 VolumeEvent::ResyncDone { target, compared, sent }
             }
             Event::OldImage { replica, presented, seen } => {

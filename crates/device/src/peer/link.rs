@@ -176,7 +176,7 @@ impl Link {
         };
         let result = tls.advance(&mut inbox[..self.filled], &mut outgoing, &mut take);
         self.outbox.push(outgoing);
-        let (used, state) = result.map_err(|error| format!("TLS: {error}"))?;
+        let (used, state) = result.map_err(|error| anshin_link::tls::explain(&error))?;
         if let Some(error) = broken {
             return Err(error.to_string());
         }

@@ -151,6 +151,13 @@ impl Volume {
         must("kill", &[if frozen { "-STOP" } else { "-CONT" }, &pid]);
     }
 
+    /// Time on a processor so far.
+    pub fn processor_time(&self) -> Duration {
+        let pid = self.child.as_ref().unwrap().id();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.map(|thread| nanoseconds_run(&thread.unwrap().path())).sum()
+    }
+
     pub fn stop(&mut self) {
         self.ask(Request::Stop).unwrap();
         let status = self.child.take().unwrap().wait().unwrap();
@@ -168,6 +175,11 @@ impl Drop for Volume {
         let run = self.run_directory();
         anshin_device::front::loopdev::Places::new(&run, &run.join("dev"), &self.name).clean_up();
     }
+}
+
+fn nanoseconds_run(thread: &Path) -> Duration {
+    let text = std::fs::read_to_string(thread.join("schedstat")).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 /// Whether all of these programs are installed; says so if not.

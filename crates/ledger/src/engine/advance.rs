@@ -167,6 +167,7 @@ impl Engine {
         if let Some(open) = self.open.take() {
             self.durable_term = self.durable_term.max(open.term);
             self.release(open.readies, out);
+            self.tell_durable(out);
         }
     }
 

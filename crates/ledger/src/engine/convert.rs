@@ -112,8 +112,9 @@ fn read_proposer(context: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// The leading raft parses a change of voters as the protobuf message ConfChange: field 2 is the kind, field 3 the id.
+/// Zeroes are left out as raft's own encoder does it, so that an entry has the same bytes on every voter.
 pub(super) fn write_change(kind: u8, voter: VoterId) -> Vec<u8> {
-    let mut out = vec![0x10, kind & 0x7f, 0x18];
+    let mut out = if kind == 0 { vec![0x18] } else { vec![0x10, kind & 0x7f, 0x18] };
     let mut rest = voter.0;
     while rest >= 0x80 {
         out.push((rest & 0x7f) as u8 | 0x80);
@@ -123,7 +124,7 @@ pub(super) fn write_change(kind: u8, voter: VoterId) -> Vec<u8> {
     out
 }
 
-/// Reads what [`write_change`], or raft's own encoder (which leaves out zeroes), wrote.
+/// Reads what [`write_change`], or raft's own encoder, wrote.
 fn read_change(bytes: &[u8]) -> Option<(u8, VoterId)> {
     let (mut kind, mut voter) = (0, 0);
     let mut rest = bytes;

@@ -6,6 +6,7 @@ use super::{
     memory::Memory,
     message::{Attest, Body, Envelope, Members, Refusal, SnapshotImage},
     peers::{Peers, Verdict},
+    probation::Probation,
     settings::Settings,
 };
 use crate::{
@@ -82,6 +83,10 @@ pub struct Engine {
     pub(super) role: Role,
     pub(super) ticks: u64,
     pub(super) lazy_since: u64,
+    /// Since the start, until the others have said that this voter lost nothing.
+    pub(super) probation: Option<Probation>,
+    /// Term and index that were last told to be durable here.
+    pub(super) told: (u64, u64),
     ticked: Mono,
     /// Why this voter no longer speaks.
     pub(super) silenced: Option<String>,
@@ -166,12 +171,17 @@ impl Engine {
             role: Role::Follower { leader: None },
             ticks: 0,
             lazy_since: 0,
+            probation: None,
+            told: (0, 0),
             ticked: now,
             silenced: found.silenced,
             failed: false,
             settings,
         };
         engine.peers.seen = found.seen;
+        if !engine.settings.bugs.trust_memory && !engine.settings.bugs.hasty_start {
+            engine.probation = Probation::begin(&engine.members(), engine.settings.voter);
+        }
         Ok(engine)
     }
 
@@ -286,6 +296,9 @@ impl Engine {
             if due > TICKS_LATE_MAX { now } else { self.ticked.after(anshin_base::Millis(due * tick)) };
         for _ in 0..due.min(TICKS_LATE_MAX) {
             self.ticks += 1;
+            if self.wait_for_all(out) {
+                continue;
+            }
             // The raft crate requires that a voter that is alone has made everything durable before it can win its
             // own election.
             let durable = self.held.is_empty() && self.open.is_none();
@@ -408,6 +421,7 @@ impl Engine {
         match self.peers.judge(from, &boot) {
             Verdict::Accept => {}
             Verdict::Late => return,
+            Verdict::Expelled { .. } if self.settings.bugs.trust_memory => {}
             Verdict::Expelled { first } => {
                 if first {
                     out.push(Output::Event(Event::Expelled { voter: from }));
@@ -423,11 +437,22 @@ impl Engine {
             }
             Body::Refused(_) => {}
             Body::Seen { replica, progress } => self.seen(replica, progress),
+            Body::Probe => {
+                let known = Body::Known { incarnation: boot.incarnation };
+                out.push(Output::Send(self.envelope(from, known)));
+            }
+            Body::Known { incarnation } if incarnation == self.settings.incarnation => self.cleared(from),
+            Body::Known { .. } => {}
+            Body::Durable { term, index, committed } => self.peers.confirmed(from, term, index, committed),
+            Body::Raft(_) if self.probation.is_some() => {}
             Body::Raft(message) => {
                 let Some(message) = convert::from_wire(from, to, message) else { return };
                 match super::guard::check(&self.node.raft, &message) {
                     Ok(()) => self.step(from, message),
                     Err(super::guard::Unsafe::Message) => {}
+                    Err(super::guard::Unsafe::Memory(_)) if self.settings.bugs.trust_memory => {
+                        self.step(from, message);
+                    }
                     Err(super::guard::Unsafe::Memory(why)) => self.silence(why, out),
                 }
             }

@@ -52,6 +52,22 @@ pub enum Body {
         /// The highest progress number that the sender has seen of it.
         progress: u64,
     },
+    /// Do I still hold what I confirmed to you? Answered by `Known` or `Refused`.
+    Probe,
+    /// As far as the sender knows, you do.
+    Known {
+        /// The start that asked.
+        incarnation: u64,
+    },
+    /// The sender, who leads in `term`, holds everything up to `index` durably.
+    Durable {
+        /// The term.
+        term: u64,
+        /// The last index.
+        index: u64,
+        /// Its commit index.
+        committed: u64,
+    },
 }
 
 /// Why a voter's messages are not accepted.

@@ -9,17 +9,20 @@ mod api;
 mod convert;
 mod core;
 mod guard;
+mod members;
 mod memory;
 pub mod message;
 mod open;
 mod peers;
+mod probation;
 mod settings;
 
 pub use api::{Event, Input, MemberChange, Outcome, Output, Role};
 pub use core::{Engine, OpenError};
+pub use members::next_change;
 pub use message::{Attest, Body, Envelope, MessageError, Refusal};
 pub use peers::Seen;
-pub use settings::Settings;
+pub use settings::{Bugs, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,16 @@
 
 use anshin_base::{LedgerEpoch, Millis, VoterId};
 
+/// Faults that tests can switch on, each breaking one rule, to prove that the simulator finds it. All off in every
+/// build that is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bugs {
+    /// Go on with a voter that holds less than it confirmed, and as one (breaks R8).
+    pub trust_memory: bool,
+    /// Take part right after the start, before the others have said that nothing is missing (breaks R8).
+    pub hasty_start: bool,
+}
+
 /// Everything the engine must be told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -26,6 +36,9 @@ pub struct Settings {
     pub area_bytes: u64,
     /// Entries kept behind a snapshot for voters that lag.
     pub entries_kept: u64,
+    /// For proving the simulator only.
+    #[doc(hidden)]
+    pub bugs: Bugs,
 }
 
 impl Settings {
@@ -43,6 +56,7 @@ impl Settings {
             proposal_ticks: 100,
             area_bytes: 16 << 20,
             entries_kept: 1_000,
+            bugs: Bugs::default(),
         }
     }
 

@@ -1,10 +1,11 @@
 use super::*;
+use crate::state::State;
 use crate::{
     log::{Area, DiskOp, Identity, recover},
     state::{Applied, Command, Site},
 };
 use anshin_base::{GroupId, LedgerEpoch, LedgerIndex, Millis, Mono, NodeId, ReplicaId, SessionId, VoterId};
-use message::{LogEntry, Payload, RaftMessage};
+use message::{LogEntry, Members, Payload, RaftMessage};
 
 const AREA: u64 = 128 << 10;
 const EPOCH: LedgerEpoch = LedgerEpoch(1);
@@ -22,9 +23,32 @@ impl Voter {
         let ops = if found { Engine::found(identity, AREA) } else { Engine::join(identity, AREA) };
         let mut disk = [vec![0; AREA as usize], vec![0; AREA as usize]];
         write(&mut disk, &ops.unwrap());
-        let settings = Settings::new(VoterId(voter), EPOCH, voter * 100, false);
-        let engine = Engine::open(Mono(0), settings, recover(&disk[0], &disk[1]).unwrap()).unwrap();
+        Self::start(voter, disk, voter * 100, Mono(0))
+    }
+
+    fn start(voter: u64, disk: [Vec<u8>; 2], incarnation: u64, now: Mono) -> Self {
+        let settings = Settings::new(VoterId(voter), EPOCH, incarnation, false);
+        let engine = Engine::open(now, settings, recover(&disk[0], &disk[1]).unwrap()).unwrap();
         Self { engine, disk, out: Vec::new() }
+    }
+
+    /// Voters of one site, in this order.
+    fn site(order: [u64; 3]) -> Vec<Self> {
+        let members = Members { voters: vec![VoterId(1), VoterId(2), VoterId(3)], learners: Vec::new() };
+        let found = |voter: u64| {
+            let identity =
+                Identity { site: 1, node: NodeId(voter as u32), voter: VoterId(voter), epoch: EPOCH };
+            let ops = Engine::found_with(identity, members.clone(), &State::default(), AREA).unwrap();
+            let mut disk = [vec![0; AREA as usize], vec![0; AREA as usize]];
+            write(&mut disk, &ops);
+            Self::start(voter, disk, voter * 100, Mono(0))
+        };
+        order.map(found).into()
+    }
+
+    fn set(&mut self, now: Mono, request: u64, name: &str) {
+        let command = Command::InitSite(Site { name: name.into(), ..Site::default() });
+        self.handle(now, Input::Propose { request, command });
     }
 
     fn handle(&mut self, now: Mono, input: Input) {
@@ -66,8 +90,7 @@ fn pass(voters: &mut [Voter], now: &mut Mono, ms: u64) -> Vec<Output> {
                 voters.iter_mut().flat_map(|voter| std::mem::take(&mut voter.out)).collect();
             for output in out {
                 if let Output::Send(envelope) = output {
-                    let to =
-                        voters.iter_mut().find(|voter| voter.engine.boot.incarnation == envelope.to.0 * 100);
+                    let to = voters.iter_mut().find(|voter| voter.engine.settings.voter == envelope.to);
                     if let Some(to) = to {
                         to.handle(*now, Input::Received(envelope));
                     }
@@ -155,6 +178,79 @@ fn an_expelled_voter_is_silent_also_after_its_next_start() {
     let settings = Settings::new(VoterId(1), EPOCH, 300, false);
     let again = Engine::open(Mono(2), settings, recovered).unwrap();
     assert!(again.silenced().is_some());
+}
+
+/// Closes: a leader and one follower decide, the leader comes back with an old log, and before the follower hears of it
+/// the third voter, which knows nothing of the decision, is elected with its vote.
+#[test]
+fn r8_a_rolled_back_voter_elects_nobody_while_one_that_knows_better_lives() {
+    let mut now = Mono(0);
+    let mut voters = Voter::site([2, 1, 3]);
+    pass(&mut voters, &mut now, 3_000);
+    assert_eq!(voters[1].engine.role(), Role::Leader);
+    let yesterday = voters[1].disk.clone();
+    voters[1].set(now, 1, "prod");
+    let seen = pass(&mut voters[1..], &mut now, 200);
+    assert_eq!(outcome(&seen, 1), Some(Outcome::Applied(Applied::Done)), "decided by 1 and 3");
+
+    // Voter 2, which knows nothing, is about to stand for election, and asks voter 1 before that has asked anyone.
+    pass(&mut voters[..1], &mut now, 500);
+    voters[1] = Voter::start(1, yesterday, 101, now);
+    let seen = pass(&mut voters, &mut now, 5_000);
+    let rejoins = |output: &Output| matches!(output, Output::Event(Event::MustRejoin { .. }));
+    assert_eq!(seen.iter().filter(|output| rejoins(output)).count(), 1);
+    assert!(voters[1].engine.silenced().is_some());
+    for voter in [0, 2] {
+        let name = voters[voter].engine.state().site.as_ref().map(|site| site.name.clone());
+        assert_eq!(name.as_deref(), Some("prod"));
+    }
+}
+
+/// Closes: a leader tells a rolled-back voter, of which it only remembers what it once held, what is committed.
+#[test]
+fn r8_a_rolled_back_voter_applies_nothing_that_was_not_decided() {
+    let mut now = Mono(0);
+    let mut voters = Voter::site([1, 2, 3]);
+    pass(&mut voters, &mut now, 3_000);
+    // Voter 1 leads, and alone takes in what nobody else hears of.
+    for request in 1..6 {
+        voters[0].set(now, request, "never");
+    }
+    pass(&mut voters[..1], &mut now, 100);
+    let image = voters[0].disk.clone();
+    pass(&mut voters[1..], &mut now, 3_000);
+    voters[1].set(now, 6, "prod");
+    pass(&mut voters[1..], &mut now, 200);
+    pass(&mut voters, &mut now, 2_000);
+    assert_eq!(voters[0].engine.state(), voters[1].engine.state());
+
+    voters[0] = Voter::start(1, image, 101, now);
+    for _ in 0..60 {
+        pass(&mut voters, &mut now, 50);
+        let name = voters[0].engine.state().site.as_ref().map(|site| site.name.clone());
+        assert_eq!(name, None);
+    }
+    assert!(voters[0].engine.silenced().is_some());
+}
+
+#[test]
+fn restarted_voters_go_on_without_the_one_that_stays_dead() {
+    let mut now = Mono(0);
+    let mut voters = Voter::site([1, 2, 3]);
+    pass(&mut voters, &mut now, 3_000);
+    let mut again: Vec<Voter> = voters
+        .iter()
+        .take(2)
+        .map(|voter| {
+            let id = voter.engine.settings.voter.0;
+            Voter::start(id, voter.disk.clone(), id * 100 + 1, now)
+        })
+        .collect();
+    pass(&mut again, &mut now, 900);
+    let led = |voters: &[Voter]| voters.iter().any(|voter| voter.engine.role() == Role::Leader);
+    assert!(!led(&again), "voter 3 may know better");
+    pass(&mut again, &mut now, 2_000);
+    assert!(led(&again));
 }
 
 /// Closes: an old image that asks, or is promoted by, the one voter that had not seen what it once was.

@@ -2,7 +2,7 @@
 
 use super::{
     Applied, Command, Decision, FenceRecord, JoinToken, NewNode, Node, NodeState, Refused, Service, Site,
-    UnixSeconds, Volume,
+    Timing, UnixSeconds, Volume,
 };
 use anshin_base::{
     GroupChange, GroupEntry, GroupId, LedgerIndex, NodeId, ReplicaId, VoterId, local::ReplicaPlace,
@@ -114,7 +114,14 @@ impl State {
                 self.site = Some(site.clone());
             }
             Command::SetTiming(timing) => {
+                let volume = self.volumes.keys().next().cloned();
                 let site = self.site.as_mut().ok_or_else(|| Refused::Missing("site".into()))?;
+                let promise = |timing: &Timing| (timing.lease, timing.drift_permille);
+                // One copy trusts the lease for as long as another waits: both must have the same one at every moment
+                // (R11). Decided here, so that no volume can be made at the same time.
+                if let Some(volume) = volume.filter(|_| promise(timing) != promise(&site.timing)) {
+                    return Err(Refused::InUse { what: "the lease".into(), by: format!("volume {volume}") });
+                }
                 site.timing = timing.clone();
             }
             Command::FirstNode(node) => {

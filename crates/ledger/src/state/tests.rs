@@ -232,3 +232,19 @@ proptest! {
         let _ = State::decode(&bytes);
     }
 }
+
+#[test]
+fn r11_the_lease_is_fixed_once_there_is_a_volume_and_silence_is_not() {
+    let mut state = built();
+    let timing = state.site.as_ref().unwrap().timing.clone();
+    let longer = Timing { silent: Millis(5_000), heartbeat: Millis(50), ..timing.clone() };
+    state.apply(LedgerIndex(90), &Command::SetTiming(longer.clone())).unwrap();
+    assert_eq!(state.site.as_ref().unwrap().timing, longer);
+    for unsafe_now in
+        [Timing { lease: Millis(2_000), ..timing.clone() }, Timing { drift_permille: 30, ..timing }]
+    {
+        let refused = state.apply(LedgerIndex(91), &Command::SetTiming(unsafe_now));
+        assert!(matches!(refused, Err(Refused::InUse { .. })), "{refused:?}");
+        assert_eq!(state.site.as_ref().unwrap().timing, longer);
+    }
+}

@@ -204,15 +204,6 @@ impl Reception {
 /// What went wrong, in words for the log.
 fn explain(error: &LinkError) -> String {
     let LinkError::Io(io) = error else { return error.to_string() };
-    if let Some(refused) = tls::refusal(io) {
-        return refused.to_string();
-    }
-    match io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::NoCertificatesPresented) => "it presented no certificate".to_owned(),
-        Some(rustls::Error::AlertReceived(alert)) => {
-            format!("it did not accept this node's certificate ({alert:?})")
-        }
-        Some(tls) => format!("not a TLS 1.3 handshake ({tls})"),
-        None => io.to_string(),
-    }
+    let tls = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    tls.map_or_else(|| io.to_string(), tls::explain)
 }

@@ -1,10 +1,12 @@
 //! Looking at a replica: for the status, and for the oracles of a test.
 
 use super::{Replica, Role};
+use crate::bitmap::Bitmap;
 use crate::layout::EXTENT;
 use crate::replica::links::Part;
 use crate::status::{PeerStatus, RoleName, Status};
-use anshin_base::ReplicaId;
+use crate::wire::{ExtentBits, Range};
+use anshin_base::{Generation, ReplicaId, SessionId};
 
 impl Replica {
     /// What it is now; None while its metadata is still being read.
@@ -81,5 +83,41 @@ impl Replica {
             None => true,
             Some(slot) => self.maps[slot].contains(offset) || self.role == Role::Opening,
         }
+    }
+
+    /// Grows whenever a dirty record changes, within one start of the replica.
+    #[must_use]
+    pub fn records_version(&self) -> u64 {
+        self.maps.iter().map(Bitmap::version).sum()
+    }
+
+    /// Every replica towards which a dirty record is kept. Towards any other, everything may differ.
+    pub fn record_owners(&self) -> impl Iterator<Item = ReplicaId> {
+        self.superblock.slots.iter().map(|slot| slot.replica).filter(|replica| replica.0 != 0)
+    }
+
+    /// The dirty record towards `peer`: every extent in it and its blocks. What is hot stands in the activity log and
+    /// not here.
+    pub fn record(&self, peer: ReplicaId) -> impl Iterator<Item = (u32, &ExtentBits)> {
+        self.slot_of(peer).into_iter().flat_map(|slot| self.maps[slot].extents())
+    }
+
+    /// The numbering of writes that this replica makes or follows, or followed last.
+    #[must_use]
+    pub fn reign(&self) -> Generation {
+        self.primary.as_ref().map_or_else(|| self.stream.reign(), |primary| primary.reign)
+    }
+
+    /// The session in which a peer last greeted.
+    #[must_use]
+    pub fn session_of(&self, peer: ReplicaId) -> Option<SessionId> {
+        self.peers.get(&peer).map(|peer| peer.session)
+    }
+
+    /// Where this replica may hold or be about to hold, within its reign, what another member does not (R6).
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<Range> {
+        let own = self.primary.iter().flat_map(|primary| primary.unsettled());
+        self.stream.open_window().into_iter().chain(own).collect()
     }
 }

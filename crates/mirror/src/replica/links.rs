@@ -2,6 +2,7 @@
 
 use super::{Replica, Role};
 use crate::api::{Event, LinkId, Output};
+use crate::codec::Stamped;
 use crate::wire::{Hello, Message, VERSION};
 use anshin_base::{Mono, ReplicaId, SessionId};
 
@@ -219,8 +220,11 @@ impl Replica {
         peer.last_heard = Some(now);
         peer.part = Part::Off;
         peer.ask_after = now;
+        let primary_of = |stamp: &Stamped| stamp.entry.as_ref().and_then(|entry| entry.primary);
+        let again = self.superblock.slots[slot].session == hello.member.session
+            && primary_of(self.stamp()) == primary_of(&hello.stamp);
         self.check_progress(slot, hello);
-        if self.bugs.clear_dirty_at_connect() {
+        if self.bugs.clear_dirty_at_connect() || (again && self.bugs.trust_reconnect()) {
             self.maps[slot].clear_all();
             self.superblock.slots[slot].full = false;
         }

@@ -111,6 +111,8 @@ pub struct Replica {
     report_due: bool,
     /// The replica gives up when this version of the superblock is durable.
     fail_after: Option<u64>,
+    /// The oldest disk command that is out, and how many signs of life were sent since it became that.
+    oldest_command: (Option<Token>, u64),
     wake_at: Option<Mono>,
     /// The input at hand only moves data: who takes part need not be looked at again.
     data_only: bool,
@@ -171,6 +173,7 @@ impl Replica {
             report_after: Mono(0),
             report_due: false,
             fail_after: None,
+            oldest_command: (None, 0),
             wake_at: None,
             data_only: false,
             config,
@@ -220,6 +223,9 @@ impl Replica {
         }
         if self.fail_after.is_some_and(|version| self.superblock_durable >= version) {
             self.fail("a restored old image: it starts again to be compared in full");
+        }
+        if self.own_disk_hangs() {
+            self.fail("the replica's disk does not answer; another copy can take over");
         }
         match self.role {
             Role::Opening => self.open_pass(),
@@ -363,9 +369,12 @@ impl Replica {
                     && !self.peers.contains_key(&slot.replica)
                     && !places.iter().any(|place| place.replica == slot.replica))
         })?;
-        self.superblock.slots[slot] = PeerSlot { replica, full: true, highest: 0, session: SessionId(0) };
+        let full = !self.bugs.trust_newcomer();
+        self.superblock.slots[slot] = PeerSlot { replica, full, highest: 0, session: SessionId(0) };
         self.maps[slot].clear_all();
-        self.maps[slot].set_all();
+        if full {
+            self.maps[slot].set_all();
+        }
         self.maps[slot].unsave_all();
         self.touch_superblock();
         Some(slot)

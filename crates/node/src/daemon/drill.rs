@@ -1,9 +1,9 @@
 //! Rehearsing a failover: what would happen, or a real planned move with its times.
 
 use super::{
-    messages::Happened,
     model,
     parts::parts,
+    passage::Passage,
     site::{Site, unknown},
     world::World,
 };
@@ -11,12 +11,18 @@ use crate::view::{DrillReport, DrillRequest, DrillTimes, RunState};
 use anshin_base::{NodeId, Problem};
 use anshin_ledger::state::Service;
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 /// A planned move takes as long as the programs need to stop and start.
 const MOVE_LIMIT: Duration = Duration::from_secs(180);
+/// How long the points of a move that is over may be on their way.
+const TOLD_LIMIT: Duration = Duration::from_secs(2);
+/// What the times of a move say and do not say.
+const PLANNED: &str =
+    "a move was asked for, so there was nothing to detect; its decision is the making of the plan";
 
 /// Where a service can be moved.
 ///
@@ -129,6 +135,7 @@ async fn moved(
 ) -> Result<DrillReport, Problem> {
     let at = jiff::Timestamp::now();
     let begun = Instant::now();
+    let before = known_passages(world);
     let to = site.move_service(&service.name, None).await?;
     let arrived = site.wait_for(MOVE_LIMIT, |world| {
         running_on(world, service) == Some(to)
@@ -137,10 +144,18 @@ async fn moved(
                 .iter()
                 .any(|view| view.name == service.name && view.state == RunState::Running)
     });
-    let arrived = arrived.await;
+    let passed = arrived.await.is_some();
     let total = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let passed = arrived.is_some();
-    let after = arrived.unwrap_or_else(|| site.now());
+    // Whoever leads tells of the last point a moment after the service has arrived.
+    let told = |world: &World| {
+        new_passage(world, &service.name, &before).is_some_and(|passage| passage.program.is_some())
+    };
+    let after = match passed {
+        true => site.wait_for(TOLD_LIMIT, told).await,
+        false => None,
+    };
+    let after = after.unwrap_or_else(|| site.now());
+    let passage = new_passage(&after, &service.name, &before);
     let finding = if passed {
         format!("{} answers on {}", service.name, world.name_of(to))
     } else {
@@ -153,31 +168,63 @@ async fn moved(
         to: Some(world.name_of(to)),
         moved: true,
         passed,
-        findings: vec![finding],
-        times: times(&after, service, to, at.as_millisecond()),
+        findings: vec![finding, PLANNED.to_owned()],
+        times: passage.map(times).unwrap_or_default(),
         total_ms: Some(total),
     })
 }
 
-/// The split of a move or failover that began at `begun_ms`, from what the target node noted (its own clock).
+/// Beginnings of the passages that are known. Those who saw them have clocks of their own, so that a new one is one that
+/// was not there before.
+fn known_passages(world: &World) -> BTreeSet<i64> {
+    world.reports.values().flat_map(|report| &report.passages).map(|passage| passage.at_ms).collect()
+}
+
+/// The passage of a service that was not known before, as whoever led saw it.
+fn new_passage<'a>(world: &'a World, service: &str, before: &BTreeSet<i64>) -> Option<&'a Passage> {
+    let all = world.reports.values().flat_map(|report| &report.passages);
+    let new = all.filter(|passage| passage.service == service && !before.contains(&passage.at_ms));
+    new.max_by_key(|passage| passage.at_ms)
+}
+
+/// How long each step took, from the points of a passage.
 #[must_use]
-pub fn times(world: &World, service: &Service, to: NodeId, begun_ms: i64) -> DrillTimes {
-    let Some(report) = world.reports.get(&to) else { return DrillTimes::default() };
-    let started = |id: &str| -> Option<u64> {
-        let done = |happened: &&Happened| happened.subject == id && happened.what == "started";
-        let at = report.happened.iter().rev().find(done)?.at_ms;
-        u64::try_from(at - begun_ms).ok()
+pub fn times(passage: &Passage) -> DrillTimes {
+    let mut last = 0;
+    let mut step = |point: Option<u64>| {
+        let took = point?.saturating_sub(last);
+        last = point?;
+        Some(took)
     };
-    let id = |part: &str| format!("{}.{part}", service.name);
-    let points = [started(&id("volume")), started(&id("mount")), started(&id("address"))];
-    let program = parts(&world.state, service).pop().and_then(|part| started(&part.id));
-    let step = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from.unwrap_or(0)));
     DrillTimes {
-        detection_ms: None,
-        decision_ms: None,
-        promotion_ms: points[0],
-        mount_ms: step(points[0], points[1]),
-        address_ms: step(points[1].or(points[0]), points[2]),
-        program_ms: step(points[2].or(points[1]).or(points[0]), program),
+        detection_ms: step(passage.detected),
+        decision_ms: step(passage.decided),
+        stop_ms: step(passage.released),
+        promotion_ms: step(passage.device.or(passage.promoted)),
+        mount_ms: step(passage.mounted),
+        address_ms: step(passage.address),
+        program_ms: step(passage.program),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_the_differences_of_points_and_missing_points_are_no_steps() {
+        let passage = Passage {
+            planned: true,
+            decided: Some(20),
+            released: Some(300),
+            promoted: Some(340),
+            device: Some(400),
+            address: Some(450),
+            ..Passage::default()
+        };
+        let times = times(&passage);
+        assert_eq!((times.detection_ms, times.decision_ms, times.stop_ms), (None, Some(20), Some(280)));
+        assert_eq!((times.promotion_ms, times.mount_ms, times.address_ms), (Some(100), None, Some(50)));
+        assert_eq!(times.program_ms, None);
     }
 }

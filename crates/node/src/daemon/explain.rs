@@ -1,7 +1,7 @@
 //! Why something is as it is.
 
 use super::{model, site::unknown, world::World};
-use crate::view::{Explanation, Reason, SiteStatus};
+use crate::view::{Explanation, FENCING, Reason, SiteStatus, age};
 use anshin_base::Problem;
 use anshin_policy::UnixSeconds;
 
@@ -23,7 +23,60 @@ pub fn explain(world: &World, status: &SiteStatus, subject: &str) -> Result<Expl
     if world.node_named(subject).is_some() {
         return Ok(node(world, status, subject));
     }
+    if subject == FENCING {
+        return Ok(fencing(status));
+    }
     Err(unknown("service, volume or node", subject, "names are in: anshin status"))
+}
+
+fn limits(status: &SiteStatus) -> impl Iterator<Item = Reason> {
+    status
+        .limits
+        .iter()
+        .map(|limit| reason(limit.sentence.clone(), format!("more: anshin explain {}", limit.subject)))
+}
+
+/// What excludes a server that is lost, and what does not (R11, docs/decisions/0004).
+fn fencing(status: &SiteStatus) -> Explanation {
+    let times = &status.facts.times;
+    let limit = status.limits.iter().find(|limit| limit.subject == FENCING);
+    let answer = limit.map_or_else(
+        || "no address of this site can be held by two servers".to_owned(),
+        |limit| limit.sentence.clone(),
+    );
+    let lease = age(times.lease_ms);
+    let because = vec![
+        reason(
+            "a lost server cannot write",
+            "every copy refuses writes of an older generation, and the next primary has a newer one",
+        ),
+        reason(
+            "a cut-off server drops its addresses",
+            format!("its guard does so when the lease of {lease} ends, before another server may take them"),
+        ),
+        reason(
+            "a server that stands still cannot do that",
+            format!(
+                "no process of it runs; the kernel drops an address that is not renewed within {}",
+                age(times.address_left_ms)
+            ),
+        ),
+        reason(
+            "a virtual machine that is paused stops its clock, too",
+            "it answers nobody while it is paused, and counts the rest of that time after it wakes",
+        ),
+        reason(
+            "what it may answer until then",
+            "what it held when it stood still: a read can be old, and a write is not acknowledged",
+        ),
+    ];
+    let rejected = limit.map(|_| {
+        reason(
+            "wait for the paused server to be gone before its address is taken",
+            "nobody can tell a paused server from a dead one; switching it off from outside would, and is not there yet",
+        )
+    });
+    Explanation { subject: FENCING.to_owned(), answer, because, rejected: rejected.into_iter().collect() }
 }
 
 fn decisions(world: &World, subject: &str) -> Vec<Reason> {
@@ -57,6 +110,7 @@ fn service(world: &World, status: &SiteStatus, name: &str) -> Explanation {
         because.push(reason("how much each node is wanted", scores.join(", ")));
         because.extend(placement.reasons.iter().map(|line| reason(line.clone(), "")));
     }
+    because.extend(limits(status));
     because.extend(decisions(world, name));
     let rejected = world.state.services.get(name).map(|service| {
         let others = world.state.nodes.values();
@@ -106,6 +160,7 @@ fn node(world: &World, status: &SiteStatus, name: &str) -> Explanation {
     let what_if = status.what_if.iter().filter(|what| what.event.contains(name));
     let mut because: Vec<Reason> =
         what_if.map(|what| reason(what.event.clone(), what.outcome.clone())).collect();
+    because.extend(limits(status));
     because.extend(decisions(world, name));
     Explanation { subject: name.to_owned(), answer, because, rejected: Vec::new() }
 }

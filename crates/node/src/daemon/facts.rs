@@ -4,17 +4,21 @@ use super::{
     messages::{Happened, VolumeReport},
     model,
     parts::parts,
+    passage::Passage,
     world::World,
 };
 use crate::view::{
-    Facts, Happening, NodeState as NodeStateView, NodeView, Quorum, ReplicaState, ReplicaView, ResourceView,
-    Resync, Role, RunState, ServiceView, VolumeView, VoterView,
+    Facts, Happening, NodeState as NodeStateView, NodeView, PassageView, Quorum, ReplicaState, ReplicaView,
+    ResourceView, Resync, Resynced, Role, RunState, ServiceView, Times, VolumeView, VoterState, VoterView,
 };
+use anshin_agent::guard::FROZEN_GUARD_BOUND;
 use anshin_base::NodeId;
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
 
 /// Happenings shown.
 const RECENT_MAX: usize = 30;
+/// Failovers and moves shown.
+const PASSAGES_MAX: usize = 10;
 
 /// The facts behind a status.
 #[must_use]
@@ -28,26 +32,84 @@ pub fn facts(world: &World, at: String) -> Facts {
         volumes: world.state.volumes.values().map(|volume| volume_view(world, volume)).collect(),
         services: world.state.services.values().map(|service| service_view(world, service)).collect(),
         recent: recent(world),
+        passages: passages(world),
+        times: times(world),
+        // The ledger has no devices with which a machine could be switched off: nothing can be configured yet.
+        machine_fencing: false,
+    }
+}
+
+fn passages(world: &World) -> Vec<PassageView> {
+    let seen =
+        world.reports.iter().flat_map(|(node, report)| report.passages.iter().map(move |one| (*node, one)));
+    let mut all: Vec<(NodeId, &Passage)> = seen.collect();
+    all.sort_by_key(|(_, passage)| std::cmp::Reverse(passage.at_ms));
+    let view = |(node, passage): (NodeId, &Passage)| PassageView {
+        service: passage.service.clone(),
+        planned: passage.planned,
+        from: world.name_of(passage.from),
+        to: passage.to.map(|to| world.name_of(to)),
+        seen_by: world.name_of(node),
+        at: jiff::Timestamp::from_millisecond(passage.at_ms).unwrap_or_default().to_string(),
+        detected_ms: passage.detected,
+        decided_ms: passage.decided,
+        released_ms: passage.released,
+        promoted_ms: passage.promoted,
+        device_ms: passage.device,
+        mounted_ms: passage.mounted,
+        address_ms: passage.address,
+        program_ms: passage.program,
+    };
+    all.into_iter().take(PASSAGES_MAX).map(view).collect()
+}
+
+fn times(world: &World) -> Times {
+    let timing = world.state.site.as_ref().map(|site| site.timing.clone()).unwrap_or_default();
+    Times {
+        heartbeat_ms: timing.heartbeat.0,
+        silence_ms: timing.silent.0,
+        lease_ms: timing.lease.0,
+        drift_permille: timing.drift_permille,
+        address_left_ms: FROZEN_GUARD_BOUND.0,
     }
 }
 
 fn quorum(world: &World) -> Quorum {
-    let voters: Vec<VoterView> = world
-        .state
-        .nodes
-        .values()
-        .map(|node| VoterView { node: node.name.clone(), present: world.alive(node.id) })
-        .collect();
+    let voters: Vec<VoterView> = world.state.nodes.values().map(|node| voter_view(world, node)).collect();
     let present = voters.iter().filter(|voter| voter.present).count();
+    // While a voter is replaced the ledger itself counts fewer.
+    let voting = if world.voters.is_empty() { voters.len() } else { world.voters.len() };
     Quorum {
         have: world.quorate,
         votes_present: u32::try_from(present).unwrap_or(u32::MAX),
-        votes_needed: u32::try_from(voters.len() / 2 + 1).unwrap_or(u32::MAX),
+        votes_needed: u32::try_from(voting / 2 + 1).unwrap_or(u32::MAX),
         leader: world.leader.map(|node| world.name_of(node)),
         ledger_age_ms: world.ledger_age_ms,
         stale: !world.quorate,
         voters,
     }
+}
+
+/// A voter counts while it is heard, is the one that the ledger knows, votes, and follows the leader (R8, I17).
+fn voter_view(world: &World, node: &Node) -> VoterView {
+    let heard = world.heard.get(&node.id);
+    let report = world.reports.get(&node.id);
+    let wish = report.filter(|_| world.alive(node.id)).and_then(|report| report.rejoining.clone());
+    let runs = heard.and_then(|heard| heard.voter);
+    let other = runs.filter(|runs| *runs != node.voter);
+    let votes = world.voters.is_empty() || world.voters.contains(&node.voter);
+    let follows = heard.is_none_or(|heard| heard.follows) || !world.quorate;
+    let (state, why) = match (world.alive(node.id), wish, other) {
+        (false, ..) => (VoterState::Silent, None),
+        (true, Some(why), _) => (VoterState::Rejoining, Some(why)),
+        (true, None, Some(other)) => (
+            VoterState::Rejoining,
+            Some(format!("it runs {other}, and the ledger here knows {}", node.voter)),
+        ),
+        (true, None, None) if votes && follows => (VoterState::Votes, None),
+        (true, None, None) => (VoterState::CatchingUp, None),
+    };
+    VoterView { node: node.name.clone(), id: node.voter.0, present: state == VoterState::Votes, state, why }
 }
 
 fn node_view(world: &World, node: &Node) -> NodeView {
@@ -191,6 +253,13 @@ fn replica_view(world: &World, volume: &Volume, node: NodeId, primary: Option<No
         } else {
             world.heard.get(&node).and_then(|heard| heard.age_ms)
         },
+        resynced: seen_by_primary.and_then(|peer| peer.resynced).map(|resynced| Resynced {
+            count: resynced.count,
+            compared_bytes: resynced.compared.0,
+            sent_bytes: resynced.sent.0,
+            last_compared_bytes: resynced.compared.1,
+            last_sent_bytes: resynced.sent.1,
+        }),
     }
 }
 

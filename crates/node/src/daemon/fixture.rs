@@ -76,6 +76,8 @@ fn report(id: u32) -> NodeReport {
         resources: Vec::new(),
         volumes: Vec::new(),
         happened: Vec::new(),
+        passages: Vec::new(),
+        rejoining: None,
         #[cfg(feature = "next")]
         said_by_next: None,
     }
@@ -104,7 +106,7 @@ pub fn site() -> World {
     for id in 1..=3 {
         world.reports.insert(NodeId(id), report(id));
         let replicas = if id == 3 { Vec::new() } else { vec![replica_report(id)] };
-        let heard = Heard { alive: true, age_ms: Some(50), replicas, ..Heard::default() };
+        let heard = Heard { alive: true, follows: true, age_ms: Some(50), replicas, ..Heard::default() };
         world.heard.insert(NodeId(id), heard);
     }
     world
@@ -135,6 +137,12 @@ pub fn set_primary(world: &mut World, volume: &str, id: u64) {
     let group = state.volumes[volume].group;
     let entry = &mut state.groups.get_mut(&group).expect("the fixture's group").entry;
     entry.primary = Some(Member { replica: ReplicaId(id), session: SessionId(id) });
+}
+
+/// An operator asked for a move.
+pub fn prefer(world: &mut World, service: &str, node: NodeId) {
+    let state = Arc::make_mut(&mut world.state);
+    state.services.get_mut(service).expect("the fixture's service").preferred = Some(node);
 }
 
 /// Every part of a service was started on a node and every other node was probed.

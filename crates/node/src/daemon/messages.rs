@@ -4,8 +4,10 @@
 //! Bodies are a version (2 bytes, little endian) and JSON. A daemon reads its own version and refuses others in words;
 //! unknown fields are ignored and optional ones may be missing, so that two builds can differ in them during an upgrade.
 
+use super::passage::Passage;
+use crate::voter::Peer;
 use anshin_agent::{OperationResult, Resource};
-use anshin_base::{Millis, NodeId};
+use anshin_base::{LedgerEpoch, Millis, NodeId, VoterId};
 use serde::{Deserialize, Serialize};
 
 /// The version written today.
@@ -92,6 +94,20 @@ pub struct PeerReport {
     pub behind_bytes: u64,
     /// Of a running resync: bytes done and in all.
     pub resync: Option<(u64, u64)>,
+    /// What was done to bring it in sync since the primary's process started.
+    #[serde(default)]
+    pub resynced: Option<Resynced>,
+}
+
+/// What resyncs into one replica took, since the primary's process started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resynced {
+    /// How many ended.
+    pub count: u64,
+    /// Bytes compared, in all and by the last one.
+    pub compared: (u64, u64),
+    /// Bytes sent, in all and by the last one.
+    pub sent: (u64, u64),
 }
 
 /// A point of a failover or move, on the clock of the node that saw it.
@@ -128,6 +144,12 @@ pub struct NodeReport {
     pub volumes: Vec<VolumeReport>,
     /// The newest happenings, oldest first; bounded.
     pub happened: Vec<Happened>,
+    /// The failovers and moves that this daemon saw from their beginning, oldest first; bounded.
+    #[serde(default)]
+    pub passages: Vec<Passage>,
+    /// Why its voter is silent and must be replaced (R8), if so.
+    #[serde(default)]
+    pub rejoining: Option<String>,
     /// What only the next build says: other builds must neither need nor mind it.
     #[cfg(feature = "next")]
     #[serde(default)]
@@ -183,6 +205,27 @@ pub enum Message {
         operation: String,
         /// Its interval.
         interval: Millis,
+    },
+    /// My voter forgot what it confirmed (R8): give it a new id. Said again until it is answered.
+    Rejoin {
+        /// Random, chosen once: what tells an answer to this from one to an earlier wish.
+        wish: u64,
+    },
+    /// A new voter id was recorded for you.
+    Rejoined {
+        /// The wish that is granted.
+        wish: u64,
+        /// The id, never used by anybody.
+        voter: VoterId,
+        /// The ledger's epoch.
+        epoch: LedgerEpoch,
+        /// The other voters.
+        peers: Vec<Peer>,
+    },
+    /// The ledger knows another voter of yours than the one that runs: replace it.
+    OtherVoter {
+        /// The one that the ledger knows.
+        voter: VoterId,
     },
     /// Forget failures and results of a resource.
     CleanUp {
@@ -257,6 +300,8 @@ mod tests {
             }],
             volumes: Vec::new(),
             happened: Vec::new(),
+            passages: Vec::new(),
+            rejoining: None,
             #[cfg(feature = "next")]
             said_by_next: None,
         }

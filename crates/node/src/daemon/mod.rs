@@ -12,8 +12,10 @@ mod local;
 mod messages;
 mod model;
 mod parts;
+mod passage;
 mod protect;
 mod site;
+mod timing;
 mod transition;
 mod volumes;
 mod voter_link;
@@ -77,6 +79,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
     let (happenings, _) = broadcast::channel(HAPPENINGS_MAX);
     let core = core::Core::new(core::Setup {
         me: node.id,
+        voter_id: node.voter,
         name: node.node.clone(),
         paths: paths.clone(),
         executable: options.executable,

@@ -1,13 +1,13 @@
 //! The daemon's side of the public interface: every request becomes a look at the world or a command to the ledger.
 
-use super::{drill, explain, facts::facts, protect, world::World};
+use super::{drill, explain, facts::facts, protect, timing, world::World};
 use crate::{
     control::{Answer, Control},
     setup::JoinServer,
     view::{
         DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
         NodeStateChange, NodeView, NodeWanted, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView,
-        ServiceWanted, SiteStatus, VolumeCreate, VolumeView,
+        ServiceWanted, SiteStatus, Times, TimingChange, VolumeCreate, VolumeView,
     },
 };
 use anshin_agent::Runner;
@@ -148,6 +148,17 @@ impl Site {
         self.status_now().facts.node(name).cloned().ok_or_else(|| unknown("node", name, hint))
     }
 
+    async fn change_timing(&self, request: TimingChange) -> Result<Times, Problem> {
+        let world = self.now();
+        let site = world.state.site.as_ref();
+        let now = site.map(|site| site.timing.clone());
+        let now = now.ok_or_else(|| Problem::new("not-ready", "this node does not know its site yet"))?;
+        let wanted = timing::changed(&now, &request, world.state.volumes.len())?;
+        let shows = |world: &World| world.state.site.as_ref().is_some_and(|site| site.timing == wanted);
+        self.change(Command::SetTiming(wanted.clone()), shows).await?;
+        Ok(self.status_now().facts.times)
+    }
+
     async fn revoke(&self, id: &str) -> Result<(), Problem> {
         let world = self.now();
         let mut matching = world.state.tokens.keys().filter(|hash| !id.is_empty() && hash.starts_with(id));
@@ -235,6 +246,10 @@ impl Control for Site {
 
     fn node_set_state<'a>(&'a self, name: &'a str, request: NodeStateChange) -> Answer<'a, NodeView> {
         Box::pin(self.set_node(name, request.state))
+    }
+
+    fn set_timing(&self, request: TimingChange) -> Answer<'_, Times> {
+        Box::pin(self.change_timing(request))
     }
 
     fn explain<'a>(&'a self, subject: &'a str) -> Answer<'a, Explanation> {

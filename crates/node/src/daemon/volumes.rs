@@ -1,11 +1,12 @@
 //! The volume processes of this node, as the daemon drives them: operations of the part `volume` of a service, events,
 //! and taking down what a lost primary role leaves behind (R12).
 
-use super::messages::{PeerReport, VolumeReport};
+use super::messages::{PeerReport, Resynced, VolumeReport};
 use crate::{paths::Paths, supervise};
 use anshin_agent::{OperationResult, Rc, Resource, Runner, Status, release};
 use anshin_base::{NodeId, Problem, ReplicaId};
 use anshin_device::control::{Client, DeviceState, Reply, Request, VolumeEvent, VolumeStatus};
+use anshin_ledger::state::Timing;
 use anshin_mirror::RoleName;
 use std::{
     path::{Path, PathBuf},
@@ -199,9 +200,18 @@ pub fn report(status: &VolumeStatus, node_of: impl Fn(ReplicaId) -> Option<NodeI
                     connected: peer.connected,
                     behind_bytes: peer.dirty_bytes,
                     resync: (total > 0).then(|| (total.saturating_sub(peer.resync_left_bytes), total)),
+                    resynced: status.resynced.iter().find(|known| known.target == peer.replica).map(resynced),
                 })
             })
             .collect(),
+    }
+}
+
+fn resynced(known: &anshin_device::control::Resynced) -> Resynced {
+    Resynced {
+        count: known.count,
+        compared: (known.compared_bytes, known.last_compared_bytes),
+        sent: (known.sent_bytes, known.last_sent_bytes),
     }
 }
 
@@ -264,7 +274,15 @@ pub fn exists(paths: &Paths, volume: &str) -> bool {
 }
 
 /// Starts keeping a volume's process alive.
-pub fn want(supervisor: &mut supervise::Supervisor, volume: &str, port: u16) {
-    let arguments = ["run", "volume", volume, "--port", &port.to_string()].map(str::to_owned);
+pub fn want(supervisor: &mut supervise::Supervisor, volume: &str, port: u16, timing: &Timing) {
+    let mut arguments = ["run", "volume", volume].map(str::to_owned).to_vec();
+    let numbers = [
+        ("--port", u64::from(port)),
+        ("--heartbeat-ms", timing.heartbeat.0),
+        ("--silence-ms", timing.silent.0),
+        ("--lease-ms", timing.lease.0),
+        ("--drift-permille", u64::from(timing.drift_permille)),
+    ];
+    arguments.extend(numbers.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]));
     supervisor.want(&process_name(volume), &arguments);
 }

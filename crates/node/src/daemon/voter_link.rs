@@ -1,10 +1,11 @@
 //! The daemon's end of the voter's socket: keeps it connected, numbers proposals, and turns what arrives into events.
 
+use super::passage::Lost;
 use crate::voter::{
     Client, ClientReader, ClientWriter,
     protocol::{FromVoter, NodeLiveness, Notice, ProposalOutcome, Status, ToVoter, Wanted},
 };
-use anshin_base::{NodeId, Problem};
+use anshin_base::{LedgerEpoch, Millis, NodeId, Problem, VoterId};
 use anshin_ledger::{Applied, Command, Refused, State};
 use anshin_link::LinkError;
 use std::{
@@ -29,11 +30,19 @@ const QUEUE_MAX: usize = 1_024;
 #[derive(Debug)]
 pub enum VoterEvent {
     /// The connection stands.
-    Connected,
+    Connected {
+        /// The voter on its other end.
+        voter: VoterId,
+    },
     /// The connection is gone: what is known grows old.
     Lost,
     /// The newest ledger state.
-    Ledger(Box<State>),
+    Ledger {
+        /// Its epoch.
+        epoch: LedgerEpoch,
+        /// The state.
+        state: Box<State>,
+    },
     /// What the voter is.
     Status(Status),
     /// Who is heard.
@@ -47,6 +56,8 @@ pub enum VoterEvent {
     },
     /// Something an operator should know.
     Notice(Notice),
+    /// The voter decided on a new primary because a node was lost.
+    NodeLost(Lost),
 }
 
 type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<ProposalOutcome>>>>;
@@ -122,8 +133,8 @@ async fn keep(
     waiting: Waiting,
 ) {
     while !events.is_closed() {
-        if let Ok((reader, writer)) = connect(&socket).await {
-            if events.send(VoterEvent::Connected).await.is_err() {
+        if let Ok((reader, writer, voter)) = connect(&socket).await {
+            if events.send(VoterEvent::Connected { voter }).await.is_err() {
                 return;
             }
             let ended = serve(reader, writer, &mut queue, &events, &waiting).await;
@@ -138,14 +149,13 @@ async fn keep(
     }
 }
 
-async fn connect(socket: &Path) -> Result<(ClientReader, ClientWriter), LinkError> {
+async fn connect(socket: &Path) -> Result<(ClientReader, ClientWriter, VoterId), LinkError> {
     let (mut reader, mut writer) = Client::connect(socket).await?.split();
-    match reader.next().await? {
-        FromVoter::Welcome { .. } => {}
-        _ => return Err(LinkError::Protocol("the voter did not greet".into())),
-    }
+    let FromVoter::Welcome { voter, .. } = reader.next().await? else {
+        return Err(LinkError::Protocol("the voter did not greet".into()));
+    };
     writer.send(&ToVoter::Subscribe).await?;
-    Ok((reader, writer))
+    Ok((reader, writer, voter))
 }
 
 async fn serve(
@@ -178,7 +188,13 @@ async fn serve(
 
 async fn hand_over(message: FromVoter, events: &mpsc::Sender<VoterEvent>, waiting: &Waiting) -> bool {
     let event = match message {
-        FromVoter::Ledger { state, .. } => VoterEvent::Ledger(state),
+        FromVoter::Ledger { epoch, state, .. } => VoterEvent::Ledger { epoch, state },
+        FromVoter::Lost { group, node, heard_ago, judged_ago } => VoterEvent::NodeLost(Lost {
+            group,
+            node,
+            heard_ago: Millis(heard_ago),
+            judged_ago: Millis(judged_ago),
+        }),
         FromVoter::Status(status) => VoterEvent::Status(status),
         FromVoter::Nodes(nodes) => VoterEvent::Nodes(nodes),
         FromVoter::Received { from, body } => VoterEvent::Received { from, body },

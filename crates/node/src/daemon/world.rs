@@ -1,7 +1,7 @@
 //! What one daemon knows of the site at a moment: the ledger, who is heard, and what the nodes say of themselves.
 
 use super::messages::{NodeReport, ResourceReport};
-use anshin_base::{GroupEntry, Member, NodeId, ReplicaId, local::ReplicaReport};
+use anshin_base::{GroupEntry, Member, NodeId, ReplicaId, VoterId, local::ReplicaReport};
 use anshin_ledger::{
     candidate::{Candidate, WhyNot, choose_candidate},
     state::{Node, State, Volume},
@@ -19,6 +19,10 @@ pub struct Heard {
     pub age_ms: Option<u64>,
     /// Only by way of another node.
     pub relayed: bool,
+    /// Its voter, as its last sign of life says.
+    pub voter: Option<VoterId>,
+    /// Whether that follows or leads a leader.
+    pub follows: bool,
     /// What its replicas said last.
     pub replicas: Vec<ReplicaReport>,
 }
@@ -36,6 +40,8 @@ pub struct World {
     pub ledger_age_ms: u64,
     /// The node whose voter leads.
     pub leader: Option<NodeId>,
+    /// Who votes, as the own voter knows it; empty while that is not known.
+    pub voters: Vec<VoterId>,
     /// Who is heard. The own node is always alive.
     pub heard: BTreeMap<NodeId, Heard>,
     /// Highest progress seen of each replica (R7).

@@ -11,8 +11,12 @@ pub use init::init;
 pub use join::join;
 pub use server::{JoinServer, Propose};
 
-use crate::{paths::Paths, supervise::write_whole, voter::VoterOptions};
-use anshin_base::{NodeId, Problem, VoterId};
+use crate::{
+    paths::Paths,
+    supervise::write_whole,
+    voter::{Bootstrap, Fallback, Peer, VoterOptions},
+};
+use anshin_base::{LedgerEpoch, NodeId, Problem, VoterId};
 use anshin_ledger::state::{Ports, Roles};
 use anshin_link::{Credentials, mesh::MeshTimes};
 use serde::{Deserialize, Serialize};
@@ -87,7 +91,17 @@ impl NodeFile {
             build: crate::VERSION.into(),
             lock_memory: true,
             times: MeshTimes::default(),
+            fallback: Some(self.fallback(paths)?),
         })
+    }
+
+    /// Who the voter is if its ledger is lost.
+    fn fallback(&self, paths: &Paths) -> Result<Fallback, Problem> {
+        let known = KnownVoters::load(paths);
+        let site = Credentials::load(&paths.identity())?.identity().site;
+        let (node, voter, witness) = (self.id, self.voter, self.witness);
+        let bootstrap = Bootstrap { site, node, voter, witness, peers: known.voters, first: Vec::new() };
+        Ok(Fallback { bootstrap, epoch: known.epoch })
     }
 
     /// What the node does.
@@ -100,6 +114,37 @@ impl NodeFile {
     #[must_use]
     pub fn ports(&self) -> Ports {
         Ports { join: self.join_port, voter: self.voter_port }
+    }
+}
+
+/// Who votes and where, as the daemon last knew it: kept beside the identity, away from the ledger, because it is needed
+/// when that is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownVoters {
+    /// The ledger's epoch.
+    pub epoch: LedgerEpoch,
+    /// The other nodes' voters.
+    pub voters: Vec<Peer>,
+}
+
+impl KnownVoters {
+    /// What was kept; nobody if nothing was, or it cannot be read.
+    #[must_use]
+    pub fn load(paths: &Paths) -> Self {
+        let kept = fs::read(paths.voters_file()).ok();
+        let kept = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        kept.unwrap_or(Self { epoch: LedgerEpoch(1), voters: Vec::new() })
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save(&self, paths: &Paths) -> Result<(), Problem> {
+        let path = paths.voters_file();
+        let problem = |why: String| Problem::new("voters-file", format!("{}: {why}", path.display()));
+        let text = serde_json::to_vec_pretty(self).map_err(|error| problem(error.to_string()))?;
+        write_whole(&path, &text).map_err(|error| problem(error.to_string()))
     }
 }
 

@@ -200,12 +200,16 @@ impl JoinServer {
     /// If the ledger cannot decide now.
     pub async fn new_token(&self, valid_s: u64) -> Result<JoinTokenView, Problem> {
         let state = (self.state)();
+        let site = state.site.as_ref().map(|site| site.name.clone());
+        let site = site.ok_or_else(|| {
+            Problem::new("not-ready", "this node has not read its site's ledger yet")
+                .hint("try again in a moment")
+        })?;
         let endpoints = state.nodes.values().filter(|node| node.roles.data).flat_map(|node| {
             let at = |address: &String| join_endpoint(address, node.ports.join);
             node.addresses.iter().filter_map(at).collect::<Vec<_>>()
         });
         let endpoints: Vec<String> = endpoints.take(16).collect();
-        let site = state.site.as_ref().map_or_else(String::new, |site| site.name.clone());
         let expires = unix_now() + valid_s;
         let token = JoinToken::create(&site, self.authority.fingerprint(), endpoints, expires)?;
         let command = Command::AddToken(LedgerToken {

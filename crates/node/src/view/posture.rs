@@ -4,6 +4,7 @@
 
 use super::{
     Facts, Level, NodeState, NodeView, ReplicaState, ReplicaView, RunState, ServiceView, VolumeView,
+    VoterState,
     what_if::{Fate, fresh, is_current, ledger_after, service_fate, volume_fate, what_if},
 };
 use serde::{Deserialize, Serialize};
@@ -124,8 +125,15 @@ fn ledger_line(facts: &Facts) -> PostureLine {
     let absent: Vec<&str> = quorum.voters.iter().filter(|v| !v.present).map(|v| v.node.as_str()).collect();
     let fatal: Vec<&str> =
         quorum.voters.iter().map(|v| v.node.as_str()).filter(|node| !ledger_after(facts, node)).collect();
+    let tail =
+        if fatal.is_empty() { "" } else { "; until then the next failure of a voter stops all decisions" };
     let (level, sentence) = if !facts.quorate() {
         (Level::Unknown, "no quorum: nothing can be decided from here".to_owned())
+    } else if let Some(voter) = quorum.voters.iter().find(|voter| voter.state == VoterState::Rejoining) {
+        let why = voter.why.as_deref().unwrap_or("it forgot what it confirmed");
+        (Level::Amber, format!("the voter of {} is being replaced: {why}{tail}", voter.node))
+    } else if let Some(voter) = quorum.voters.iter().find(|voter| voter.state == VoterState::CatchingUp) {
+        (Level::Amber, format!("the voter of {} is catching up{tail}", voter.node))
     } else if !fatal.is_empty() {
         let lost =
             if absent.is_empty() { String::new() } else { format!("without {}, ", absent.join(" and ")) };

@@ -186,6 +186,17 @@ pub struct NodeStateChange {
     pub state: NodeWanted,
 }
 
+/// Change the times that the site runs by; what is not given stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TimingChange {
+    /// After how long a node or copy counts as silent. Nodes go by it at once, a volume's processes from their next start.
+    pub silence_ms: Option<u64>,
+    /// How long a lease lasts. Only while there is no volume.
+    pub lease_ms: Option<u64>,
+    /// Between two signs of life. Processes go by it from their next start.
+    pub heartbeat_ms: Option<u64>,
+}
+
 /// Rehearse.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DrillRequest {
@@ -201,8 +212,11 @@ pub struct DrillRequest {
 pub struct DrillTimes {
     /// Until the failure was noticed; none in a planned move.
     pub detection_ms: Option<u64>,
-    /// Until it was decided where to go on.
+    /// Until it was decided where to go on; in a planned move, until the plan was made.
     pub decision_ms: Option<u64>,
+    /// Until everything was stopped where it ran; in a planned move only.
+    #[serde(default)]
+    pub stop_ms: Option<u64>,
     /// Until the copy there served as primary.
     pub promotion_ms: Option<u64>,
     /// Until its file system was mounted.

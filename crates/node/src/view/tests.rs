@@ -17,7 +17,14 @@ fn node(name: &str, id: u32, role: Role) -> NodeView {
 }
 
 fn replica(node: &str, state: ReplicaState) -> ReplicaView {
-    ReplicaView { node: node.to_owned(), state, behind_bytes: Some(0), resync: None, last_heard_ms: Some(80) }
+    ReplicaView {
+        node: node.to_owned(),
+        state,
+        behind_bytes: Some(0),
+        resync: None,
+        last_heard_ms: Some(80),
+        resynced: None,
+    }
 }
 
 fn resource(name: &str, kind: &str, node: &str) -> ResourceView {
@@ -33,7 +40,13 @@ fn resource(name: &str, kind: &str, node: &str) -> ResourceView {
 
 /// Two data nodes, a witness, a database on a mirrored volume; all well.
 fn healthy() -> Facts {
-    let voters = ["a", "b", "c"].map(|name| VoterView { node: name.to_owned(), present: true });
+    let voters = [("a", 1), ("b", 2), ("c", 3)].map(|(name, id)| VoterView {
+        node: name.to_owned(),
+        present: true,
+        id,
+        state: VoterState::Votes,
+        why: None,
+    });
     Facts {
         site: "prod".to_owned(),
         this_node: "a".to_owned(),
@@ -80,6 +93,15 @@ fn healthy() -> Facts {
             what: "postgresql started".to_owned(),
             why: "it was just protected, and a is the first of two equal nodes".to_owned(),
         }],
+        passages: Vec::new(),
+        times: Times {
+            heartbeat_ms: 100,
+            silence_ms: 1_000,
+            lease_ms: 900,
+            drift_permille: 20,
+            address_left_ms: 3_000,
+        },
+        machine_fencing: false,
     }
 }
 
@@ -87,6 +109,7 @@ fn lose_node(facts: &mut Facts, at: usize, ago_ms: u64) {
     facts.nodes[at].state = NodeState::Offline;
     facts.nodes[at].last_heard_ms = Some(ago_ms);
     facts.quorum.voters[at].present = false;
+    facts.quorum.voters[at].state = VoterState::Silent;
     facts.quorum.votes_present -= 1;
 }
 
@@ -144,6 +167,13 @@ fn resyncing() -> Facts {
             total_bytes: 3 << 20,
             bytes_per_s: 512 << 10,
             seconds_left: Some(4),
+        }),
+        resynced: Some(Resynced {
+            count: 2,
+            compared_bytes: 12 << 20,
+            sent_bytes: 5 << 20,
+            last_compared_bytes: 8 << 20,
+            last_sent_bytes: 1 << 20,
         }),
         ..replica("a", ReplicaState::Resyncing)
     };
@@ -383,6 +413,7 @@ fn green_is_said_of_exactly_the_state_in_which_all_is_well() {
                                     state,
                                     behind_bytes: behind,
                                     resync: None,
+                                    resynced: None,
                                     last_heard_ms: heard,
                                 };
                                 facts.volumes[0].in_sync.truncate(if member { 2 } else { 1 });
@@ -460,4 +491,39 @@ fn three_data_nodes_stay_green_while_one_of_them_is_on_standby() {
     facts.nodes[1].state = NodeState::Standby;
     assert_eq!(posture(&facts).level, Level::Green);
     assert_eq!(outcome(&facts, "a"), (Level::Green, "postgresql moves to c".to_owned()));
+}
+
+#[test]
+fn i11_a_green_site_without_machine_fencing_says_what_a_paused_server_may_do_and_for_how_long() {
+    let mut facts = healthy();
+    let status = SiteStatus::from_facts(facts.clone());
+    assert_eq!(status.posture.level, Level::Green);
+    let [limit] = &status.limits[..] else { panic!("{:?}", status.limits) };
+    assert_eq!((limit.subject.as_str(), limit.bound_ms), (FENCING, Some(3_000)));
+    assert!(limit.sentence.contains("up to 3 s") && limit.sentence.contains("cannot write"), "{limit:?}");
+    facts.times.lease_ms = 8_000;
+    assert_eq!(limits(&facts)[0].bound_ms, Some(8_000), "a paused virtual machine wakes with its lease");
+    facts.machine_fencing = true;
+    assert_eq!(limits(&facts), []);
+}
+
+#[test]
+fn i11_a_site_without_addresses_has_nothing_that_a_paused_server_could_hold() {
+    let mut facts = healthy();
+    facts.services[0].address = None;
+    assert_eq!(limits(&facts), []);
+}
+
+#[test]
+fn r8_a_voter_that_is_being_replaced_is_not_counted_and_said_so() {
+    let mut facts = healthy();
+    let voter = &mut facts.quorum.voters[1];
+    (voter.present, voter.state) = (false, VoterState::Rejoining);
+    voter.why = Some("voter 1 says that this voter confirmed more than it holds".to_owned());
+    facts.quorum.votes_present = 2;
+    let posture = posture(&facts);
+    assert_eq!(posture.level, Level::Amber);
+    let line = posture.lines.iter().find(|line| line.subject == "ledger").unwrap();
+    assert!(line.sentence.contains("the voter of b is being replaced"), "{line:?}");
+    assert!(line.sentence.contains("next failure"), "two of three are left: {line:?}");
 }

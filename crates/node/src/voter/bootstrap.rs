@@ -4,12 +4,18 @@
 //! itself says so, and what a founder proposes first. The file is written last: without it there is no voter.
 
 use anshin_base::{LedgerEpoch, NodeId, Problem, VoterId};
-use anshin_ledger::{Command, Engine, Settings, log::Identity, store::FileStore};
+use anshin_ledger::{
+    Command, Engine, Settings,
+    log::{Identity, Journal, Record},
+    store::FileStore,
+};
 use anshin_link::SiteId;
 use serde::{Deserialize, Serialize};
 use std::{fs, io::Write, path::Path};
 
 const FILE: &str = "bootstrap.json";
+/// Code of problems that mean: the ledger of this node is gone or damaged, and the node can begin anew (R8).
+pub const LOST: &str = "ledger-lost";
 
 /// A voter that one who joins can learn from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +75,32 @@ pub fn join(
     bootstrap.create(directory, Engine::join(bootstrap.identity(epoch), Bootstrap::area_bytes()))
 }
 
+/// Where a lost ledger's remains are kept for people, beside the voter's directory.
+const REMAINS: &str = "voter.lost";
+
+/// Prepares a voter whose ledger is gone or damaged: it is silent under its former id, keeps the mesh alive, and waits
+/// for a new id (R8). What is left of `directory` is put aside.
+///
+/// # Errors
+/// If the files cannot be written.
+pub fn lost(directory: &Path, voter: &Bootstrap, epoch: LedgerEpoch, why: &str) -> Result<(), Problem> {
+    let remains = directory.with_file_name(REMAINS);
+    let aside = || -> std::io::Result<()> {
+        if remains.exists() {
+            fs::remove_dir_all(&remains)?;
+        }
+        if directory.exists() {
+            fs::rename(directory, &remains)?;
+        }
+        Ok(())
+    };
+    aside().map_err(|error| {
+        Problem::new("voter-state", format!("cannot put {} aside: {error}", directory.display()))
+    })?;
+    let base = [Record::Identity(voter.identity(epoch)), Record::Silenced { why: why.to_owned() }];
+    voter.create(directory, Journal::create(Bootstrap::area_bytes(), &base).map(|(_, ops)| ops))
+}
+
 impl Bootstrap {
     /// The bootstrap in a voter's directory.
     ///
@@ -77,11 +109,12 @@ impl Bootstrap {
     pub fn load(directory: &Path) -> Result<Self, Problem> {
         let path = directory.join(FILE);
         let text = fs::read_to_string(&path).map_err(|error| {
-            Problem::new("voter-state", format!("cannot read {}: {error}", path.display()))
+            let code = if error.kind() == std::io::ErrorKind::NotFound { LOST } else { "voter-state" };
+            Problem::new(code, format!("cannot read {}: {error}", path.display()))
                 .hint("this node belongs to no site yet: `anshin init` or `anshin join`")
         })?;
         serde_json::from_str(&text)
-            .map_err(|error| Problem::new("voter-state", format!("{} is damaged: {error}", path.display())))
+            .map_err(|error| Problem::new(LOST, format!("{} is damaged: {error}", path.display())))
     }
 
     fn identity(&self, epoch: LedgerEpoch) -> Identity {

@@ -18,11 +18,26 @@ mod request;
 mod tests;
 
 pub use beat::Beat;
-pub use bootstrap::{Bootstrap, Peer, found, join, site_number};
+pub use bootstrap::{Bootstrap, Peer, found, join, lost, site_number};
 pub use local::{Client, ClientReader, ClientWriter};
-pub use process::{Voter, VoterOptions};
+pub use peers::addresses;
+pub use process::{Fallback, Voter, VoterOptions};
 
 use anshin_base::Problem;
+
+/// Starts the voter. One whose ledger is lost starts in silence: it must not vote, and without its mesh nobody could
+/// give it a new id.
+async fn start(options: VoterOptions) -> Result<Voter, Problem> {
+    match Voter::start(options.clone()).await {
+        Err(problem) if problem.code == bootstrap::LOST => {
+            let Some(fallback) = &options.fallback else { return Err(problem) };
+            tracing::error!(%problem, "the ledger of this node is lost: it waits for a new voter");
+            lost(&options.directory, &fallback.bootstrap, fallback.epoch, &problem.message)?;
+            Voter::start(options).await
+        }
+        other => other,
+    }
+}
 
 /// Runs the voter process until its disk fails or it cannot start. To be called first thing in the process.
 ///
@@ -36,5 +51,5 @@ pub fn run(options: VoterOptions) -> Result<(), Problem> {
         .enable_all()
         .build()
         .map_err(|error| Problem::new("voter-start", format!("cannot start the voter: {error}")))?;
-    runtime.block_on(async { Voter::start(options).await?.run().await })
+    runtime.block_on(async { start(options).await?.run().await })
 }

@@ -2,13 +2,10 @@
 
 use super::bootstrap::Bootstrap;
 use anshin_base::{NodeId, VoterId};
-use anshin_ledger::{
-    State,
-    engine::{MemberChange, message::Members},
-    state::ServiceTarget,
-};
+pub(super) use anshin_ledger::engine::next_change;
+use anshin_ledger::{State, state::ServiceTarget};
 use anshin_link::mesh::Membership;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How much a service's preferred node is wanted more than another, while the daemon has not said anything.
 const PREFERRED: i64 = 100;
@@ -33,10 +30,8 @@ impl Peers {
         }
         self.voters = state.nodes.values().map(|node| (node.voter, node.id)).collect();
         self.learned.retain(|voter, _| !self.voters.contains_key(voter));
-        let addresses = |node: &anshin_ledger::state::Node| {
-            node.addresses.iter().map(|address| with_port(address, node.ports.voter)).collect()
-        };
-        let nodes = state.nodes.values().map(|node| (node.id, addresses(node))).collect();
+        let nodes = state.nodes.values();
+        let nodes = nodes.map(|node| (node.id, addresses(&node.addresses, node.ports.voter))).collect();
         Membership { nodes, next_node: NodeId(state.node_last.0 + 1) }
     }
 
@@ -65,30 +60,6 @@ impl Peers {
     }
 }
 
-/// The next change that makes the voters those of the ledger's nodes; None if they are. A voter that no node has any more
-/// goes first: it is gone for good, and as long as it is counted it costs tolerance.
-pub(super) fn next_change(
-    state: &State,
-    members: &Members,
-    caught_up: &[VoterId],
-    me: VoterId,
-) -> Option<MemberChange> {
-    if state.nodes.is_empty() {
-        return None;
-    }
-    let wanted: BTreeSet<_> = state.nodes.values().map(|node| node.voter).collect();
-    let present = members.voters.iter().chain(&members.learners);
-    // A leader does not remove itself; it has handed over before (see `Voter::lead`).
-    if let Some(gone) = present.clone().find(|voter| !wanted.contains(voter) && **voter != me) {
-        return Some(MemberChange::Remove(*gone));
-    }
-    if let Some(ready) = members.learners.iter().find(|voter| caught_up.contains(voter)) {
-        return Some(MemberChange::Promote(*ready));
-    }
-    let present: BTreeSet<_> = present.collect();
-    wanted.iter().find(|voter| !present.contains(voter)).map(|voter| MemberChange::AddLearner(*voter))
-}
-
 /// Where groups are wanted as far as the ledger itself says so: below every service that should run.
 pub(super) fn wanted_by_services(state: &State) -> super::protocol::Wanted {
     let started = state.services.values().filter(|service| service.target == ServiceTarget::Started);
@@ -100,6 +71,12 @@ pub(super) fn wanted_by_services(state: &State) -> super::protocol::Wanted {
     wanted.collect()
 }
 
+/// Where a node's voter is reached.
+#[must_use]
+pub fn addresses(addresses: &[String], port: u16) -> Vec<String> {
+    addresses.iter().map(|address| with_port(address, port)).collect()
+}
+
 /// `address:port`, with brackets around an IPv6 address.
 fn with_port(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
@@ -109,7 +86,11 @@ fn with_port(address: &str, port: u16) -> String {
 mod tests {
     use super::*;
     use anshin_base::LedgerIndex;
-    use anshin_ledger::{Command, state::NewNode};
+    use anshin_ledger::{
+        Command,
+        engine::{MemberChange, message::Members},
+        state::NewNode,
+    };
 
     fn state(nodes: &[&str]) -> State {
         let mut state = State::default();

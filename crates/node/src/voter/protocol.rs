@@ -129,6 +129,17 @@ pub enum FromVoter {
     },
     /// Something that an operator should know.
     Notice(Notice),
+    /// This voter, which leads, decided on a new primary because the node of the old one was lost.
+    Lost {
+        /// The group.
+        group: GroupId,
+        /// The node that was lost.
+        node: NodeId,
+        /// Milliseconds since its last sign of life.
+        heard_ago: u64,
+        /// Milliseconds since it was judged dead.
+        judged_ago: u64,
+    },
 }
 
 /// What became of a proposal.

@@ -1,7 +1,7 @@
 //! Voters on loopback, with real TLS, files and sockets.
 
 use super::{
-    Client, Peer, Voter, VoterOptions, found, join,
+    Bootstrap, Client, Peer, Voter, VoterOptions, found, join, lost,
     protocol::{FromVoter, NodeLiveness, ProposalOutcome, Status, ToVoter},
 };
 use anshin_base::{
@@ -97,6 +97,7 @@ impl Node {
             build: "test".to_owned(),
             lock_memory: false,
             times: MeshTimes::default(),
+            fallback: None,
         };
         // A voter that was stopped a moment ago may still hold its directory: its log's thread ends after its task.
         let voter = timeout(PATIENCE, async {
@@ -368,6 +369,55 @@ async fn leadership_is_handed_over_on_request() {
 }
 
 #[tokio::test]
+async fn r8_a_voter_that_lost_its_ledger_is_silent_and_votes_again_under_a_new_id() {
+    let (root, authority) = site();
+    let mut nodes = cluster(&root.0, &authority, 3).await;
+    let mut daemon = nodes[0].daemon().await;
+    nodes[2].kill().await;
+    std::fs::remove_file(nodes[2].directory.join("ledger-a")).unwrap();
+    let peers = nodes[..2].iter().zip([1, 2]).map(|(node, voter)| Peer {
+        node: node.id(),
+        voter: VoterId(voter),
+        addresses: vec![node.listen.to_string()],
+    });
+    let peers: Vec<Peer> = peers.collect();
+    let bootstrap = Bootstrap {
+        site: authority.site(),
+        node: NodeId(3),
+        voter: VoterId(3),
+        witness: false,
+        peers: peers.clone(),
+        first: Vec::new(),
+    };
+    // What the process does by itself when its ledger cannot be opened.
+    lost(&nodes[2].directory, &bootstrap, LedgerEpoch(1), "its log is gone").unwrap();
+    nodes[2].start().await;
+    let mut without = nodes[2].daemon().await;
+    let status = without.status_until("its silence", |status| status.silenced.is_some()).await;
+    assert!(!status.quorate && status.silenced.unwrap().contains("gone"));
+    // Said again until it is heard: the link may not stand yet.
+    let calls = tokio::spawn(async move {
+        while without.client.send(&ToVoter::Send { to: NodeId(1), body: b"help".to_vec() }).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    daemon
+        .until("its call for help, for the mesh lives", |_, message| {
+            matches!(message, FromVoter::Received { from: NodeId(3), .. }).then_some(())
+        })
+        .await;
+    calls.abort();
+
+    let replaced = daemon.propose(Command::NewVoter { node: NodeId(3), old: VoterId(3) }).await;
+    let ProposalOutcome::Applied(Applied::Voter(new)) = replaced else { panic!("{replaced:?}") };
+    nodes[2].kill().await;
+    join(&nodes[2].directory, authority.site(), LedgerEpoch(1), (NodeId(3), new, false), peers).unwrap();
+    nodes[2].start().await;
+    let voters = [VoterId(1), VoterId(2), new];
+    daemon.status_until("three voters again", |status| status.voters == voters).await;
+}
+
+#[tokio::test]
 async fn two_voters_never_share_a_log() {
     let (root, authority) = site();
     let nodes = cluster(&root.0, &authority, 1).await;
@@ -379,6 +429,7 @@ async fn two_voters_never_share_a_log() {
         build: "test".to_owned(),
         lock_memory: false,
         times: MeshTimes::default(),
+        fallback: None,
     };
     assert_eq!(Voter::start(options).await.err().unwrap().code, "voter-running");
 }

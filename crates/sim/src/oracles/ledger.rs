@@ -2,9 +2,9 @@
 
 use super::{Verdict, verdict};
 use crate::world::At;
-use anshin_base::{LedgerIndex, ReplicaId};
+use anshin_base::{LedgerIndex, ReplicaId, VoterId};
 use anshin_ledger::Engine;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -14,9 +14,12 @@ pub struct Ledger {
     /// Term and content of every entry that any voter knew to be committed.
     committed: BTreeMap<u64, (u64, u32)>,
     /// Checksum of the state right after an index was applied.
-    states: BTreeMap<u64, u32>,
+    states: BTreeMap<u64, u64>,
     applied: BTreeMap<At, u64>,
     confirmed: u64,
+    /// Voters whose logs the plan replaced by older copies (R8), and the nodes on which they still are.
+    rolled_back: BTreeSet<VoterId>,
+    rolled_back_on: BTreeSet<At>,
 }
 verdict!(Ledger, "ledger");
 
@@ -50,6 +53,31 @@ impl Ledger {
             }
         }
         self.compare(at, engine);
+    }
+
+    /// The plan puts yesterday's copy in the place of this voter's log (R8).
+    pub fn expect_rollback(&mut self, at: At, voter: VoterId) {
+        self.rolled_back.insert(voter);
+        self.rolled_back_on.insert(at);
+    }
+
+    /// The voter of the node was replaced by a new one that knows nothing.
+    pub fn rejoined(&mut self, at: At) {
+        self.rolled_back_on.remove(&at);
+    }
+
+    /// A voter says that it lost memory of what it confirmed.
+    pub fn must_rejoin(&mut self, at: At, why: &str) {
+        if !self.rolled_back_on.contains(&at) {
+            self.violate(&format!("voter {at} must rejoin although its log is whole: {why}"));
+        }
+    }
+
+    /// A voter was expelled by node `at`.
+    pub fn expelled(&mut self, at: At, voter: VoterId) {
+        if !self.rolled_back.contains(&voter) {
+            self.violate(&format!("{voter} was expelled by node {at} although its log is whole"));
+        }
     }
 
     /// A proposal was answered as applied.
@@ -93,7 +121,12 @@ impl Ledger {
     }
 }
 
-/// FNV-1a.
-fn checksum(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+/// FNV-1a over words of eight bytes, the last one padded.
+fn checksum(bytes: &[u8]) -> u64 {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|bytes| u64::from_le_bytes(*bytes)).chain([word(rest), bytes.len() as u64]);
+    words.fold(0xcbf2_9ce4_8422_2325, |sum, word| {
+        (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
+    })
 }

@@ -5,6 +5,7 @@ pub mod i10;
 pub mod i11;
 pub mod i2;
 pub mod i3;
+pub mod i4;
 pub mod i5;
 pub mod i7;
 pub mod i8;
@@ -19,6 +20,8 @@ pub struct Oracles {
     pub i2: i2::I2,
     /// Differences are covered.
     pub i3: i3::I3,
+    /// Dirty records shrink only on proof.
+    pub i4: i4::I4,
     /// Nothing inconsistent is served.
     pub i5: i5::I5,
     /// Reads return what was written.
@@ -69,17 +72,30 @@ pub trait Named {
 }
 
 impl Oracles {
+    fn all(&self) -> [&dyn Named; 10] {
+        [
+            &self.i1,
+            &self.i2,
+            &self.i3,
+            &self.i4,
+            &self.i5,
+            &self.i7,
+            &self.i8,
+            &self.i10,
+            &self.i11,
+            &self.ledger,
+        ]
+    }
+
     /// Everything found.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
-        let all: [&dyn Named; 9] =
-            [&self.i1, &self.i2, &self.i3, &self.i5, &self.i7, &self.i8, &self.i10, &self.i11, &self.ledger];
-        all.iter().flat_map(|oracle| oracle.verdict().0.iter().cloned()).collect()
+        self.all().iter().flat_map(|oracle| oracle.verdict().0.iter().cloned()).collect()
     }
 
     /// Whether anything was found.
     #[must_use]
     pub fn violated(&self) -> bool {
-        !self.violations().is_empty()
+        self.all().iter().any(|oracle| !oracle.verdict().0.is_empty())
     }
 }

@@ -32,6 +32,17 @@ impl Replica {
         self.pri().heartbeat_at = next;
         self.send_heartbeats();
         self.count_idle();
+        let oldest = self.tokens.keys().next().copied();
+        let (before, beats) = self.oldest_command;
+        self.oldest_command = (oldest, if oldest == before && oldest.is_some() { beats + 1 } else { 0 });
+    }
+
+    /// A primary whose own disk does not answer holds every write for ever, while a member that could take over does
+    /// nothing. Alone it goes on waiting: failing would help nobody. Counted like the idleness of peers.
+    pub(in crate::replica) fn own_disk_hangs(&self) -> bool {
+        self.primary.is_some()
+            && self.oldest_command.1 > self.beats_of_silence(STUCK_MEMBER)
+            && self.in_sync().len() > 1
     }
 
     /// Notices peers that live but do nothing of what they were asked. Counted in signs of life, not in time: after a
@@ -57,8 +68,12 @@ impl Replica {
     }
 
     fn stuck(&self, replica: ReplicaId, times: u64) -> bool {
-        let limit = self.config.peer_silent.0.saturating_mul(times) / self.config.heartbeat.0.max(1);
+        let limit = self.beats_of_silence(times);
         self.peers.get(&replica).is_some_and(|peer| peer.idle_beats > limit)
+    }
+
+    fn beats_of_silence(&self, times: u64) -> u64 {
+        self.config.peer_silent.0.saturating_mul(times) / self.config.heartbeat.0.max(1)
     }
 
     pub(super) fn send_heartbeats(&mut self) {

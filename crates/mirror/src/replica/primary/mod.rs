@@ -126,6 +126,13 @@ impl Primary {
         u32::try_from(self.ops.len()).unwrap_or(u32::MAX)
     }
 
+    /// Writes on their way, and until the promotion's first flush the windows that are being reconciled.
+    pub fn unsettled(&self) -> impl Iterator<Item = Range> {
+        let writes = self.ops.values().filter_map(|op| op.change.as_ref()).map(Change::range);
+        let windows = self.windows.values().chain(&self.window).flatten().copied();
+        writes.chain(windows.filter(|_| self.stage < Stage::Waiting))
+    }
+
     fn new(reign: Generation, now: Mono, durable_after: u64) -> Self {
         Self {
             reign,

@@ -77,6 +77,11 @@ impl Stream {
         self.points.durable
     }
 
+    /// Whose numbering is followed, or was last.
+    pub fn reign(&self) -> Generation {
+        self.reign
+    }
+
     /// A numbering of our own begins.
     pub fn set_reign(&mut self, reign: Generation) {
         self.reign = reign;

@@ -18,36 +18,74 @@ use std::{collections::BTreeSet, sync::Arc};
 impl Core {
     pub(super) fn voter_event(&mut self, event: VoterEvent) {
         match event {
-            VoterEvent::Connected => {
+            VoterEvent::Connected { voter } => {
+                self.setup.voter_id = voter;
+                self.voter_connected = true;
                 self.wanted = None;
                 self.report_due = true;
                 self.broadcast(&Message::Ask);
             }
             VoterEvent::Lost => {
+                self.voter_connected = false;
                 self.world.quorate = false;
                 self.world.leader = None;
             }
-            VoterEvent::Ledger(state) => self.new_state(*state),
+            VoterEvent::Ledger { epoch, state } => {
+                self.epoch = epoch;
+                self.new_state(*state);
+            }
             VoterEvent::Status(status) => {
                 if status.leader != self.world.leader {
                     let whom = status.leader.map_or_else(|| "nobody".into(), |node| self.world.name_of(node));
                     self.note("ledger", &format!("{whom} leads"), "");
                 }
                 self.world.quorate = status.quorate;
+                self.world.voters.clone_from(&status.voters);
+                // What a voter that was replaced meanwhile said last concerns nobody.
+                if let Some(why) = status.silenced.as_ref().filter(|_| self.voter_connected) {
+                    self.wish_to_rejoin(why);
+                }
                 self.world.leader = status.leader;
                 if status.quorate {
                     self.quorate_at = Some(self.now());
                 }
             }
             VoterEvent::Nodes(nodes) => self.nodes(nodes),
+            VoterEvent::NodeLost(lost) => {
+                let (now, wall) = (self.now(), jiff::Timestamp::now().as_millisecond());
+                self.recorder.lost(&self.world, lost, now, wall);
+            }
             VoterEvent::Received { from, body } => match Message::decode(&body) {
                 Ok(message) => self.received(from, message),
                 Err(error) => tracing::warn!(%from, %error, "a message from another daemon cannot be read"),
             },
             VoterEvent::Notice(notice) => {
                 tracing::warn!(?notice, "the voter");
-                self.note("ledger", &format!("{notice:?}"), "");
+                let (what, why) = self.in_words(&notice);
+                self.note("ledger", &what, &why);
             }
+        }
+    }
+
+    fn in_words(&self, notice: &protocol::Notice) -> (String, String) {
+        use protocol::Notice;
+        let of_voter = |voter| self.world.state.node_of_voter(voter).map(|node| node.name.clone());
+        match notice {
+            Notice::MustRejoin { why } => ("the voter here may not speak any more".into(), why.clone()),
+            Notice::Expelled { voter } => (
+                format!(
+                    "the voter of {} is not listened to any more",
+                    of_voter(*voter).unwrap_or_else(|| voter.to_string())
+                ),
+                "it came back with less than it had confirmed".into(),
+            ),
+            Notice::NewerEpoch { epoch } => {
+                (format!("another node speaks for epoch {epoch}"), "the ledger here is outdated".into())
+            }
+            Notice::OldImage { replica, presented, seen } => (
+                format!("replica {replica} is an old image"),
+                format!("it presents progress {presented}, {seen} was seen"),
+            ),
         }
     }
 
@@ -69,6 +107,12 @@ impl Core {
                 dead: !alive,
                 age_ms: node.heard,
                 relayed: node.relay.is_some(),
+                // What runs here is known best here: signs of a voter that was replaced may still be on their way.
+                voter: match node.node == self.setup.me {
+                    true => Some(self.setup.voter_id),
+                    false => node.beat.as_ref().map(|beat| beat.voter),
+                },
+                follows: node.beat.as_ref().is_none_or(|beat| beat.quorate),
                 replicas: node.beat.map(|beat| beat.sign.reports).unwrap_or_default(),
             };
             self.world.heard.insert(node.node, heard);
@@ -88,6 +132,7 @@ impl Core {
             .map(|part| part.id)
             .collect();
         self.local.keep(|id| configured.contains(id));
+        self.keep_voters();
         self.keep_volumes();
     }
 
@@ -113,6 +158,9 @@ impl Core {
                 self.local.cancel(&resource, interval);
                 self.refresh_own_report();
             }
+            Message::Rejoin { wish } => self.grant(from, wish),
+            Message::Rejoined { wish, voter, epoch, peers } => self.rejoined(wish, voter, peers, epoch),
+            Message::OtherVoter { voter } => self.other_voter(from, voter),
             Message::CleanUp { resource } => {
                 self.local.clean_up(&resource, false);
                 self.refresh_own_report();
@@ -180,6 +228,8 @@ impl Core {
             resources: self.local.reports(),
             volumes,
             happened: self.happened.iter().cloned().collect(),
+            passages: self.recorder.passages(),
+            rejoining: self.wish.as_ref().map(|wish| wish.why.clone()),
             #[cfg(feature = "next")]
             said_by_next: Some("a field that the build before does not know".into()),
         }

@@ -30,7 +30,10 @@ impl Core {
         } else {
             Vec::new()
         };
+        let planning = leader.transition().is_some();
         self.leader = Some(leader);
+        let (now, wall) = (self.now(), jiff::Timestamp::now().as_millisecond());
+        self.recorder.lead(&self.world, planning, now, wall);
         for command in commands {
             match command {
                 Command::Send(node, Message::Run(order)) if node == self.setup.me => {

@@ -3,18 +3,20 @@
 mod ears;
 mod lead;
 mod operations;
+mod rejoin;
 mod replicas;
 
 use super::{
     leader::Leader,
     local::LocalResources,
     messages::{Happened, Order},
+    passage::Recorder,
     voter_link::{VoterEvent, VoterLink},
     world::World,
 };
-use crate::{paths::Paths, supervise::Supervisor, view::Happening, voter::protocol};
+use crate::{paths::Paths, setup::KnownVoters, supervise::Supervisor, view::Happening, voter::protocol};
 use anshin_agent::{OperationResult, Runner};
-use anshin_base::{GroupId, Millis, Mono, NodeId, Problem};
+use anshin_base::{GroupId, LedgerEpoch, Millis, Mono, NodeId, Problem, VoterId};
 use anshin_device::control::{VolumeEvent, VolumeStatus};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -63,6 +65,15 @@ pub enum Event {
     Proposed(String),
     /// What a lost primary role left behind is gone, or not yet.
     TakenDown(String, Result<(), Problem>),
+    /// The ledger recorded a new voter for a node that wished for one; None if it did not.
+    NewVoter {
+        /// Whose.
+        node: NodeId,
+        /// Which wish.
+        wish: u64,
+        /// The new id.
+        voter: Option<VoterId>,
+    },
 }
 
 /// What is known of a volume process on this node.
@@ -79,6 +90,8 @@ struct VolumeHere {
 pub struct Setup {
     /// This node.
     pub me: NodeId,
+    /// Its voter, as its files have it.
+    pub voter_id: VoterId,
     /// Its name.
     pub name: String,
     /// Its directories.
@@ -125,6 +138,21 @@ pub struct Core {
     last_primary: BTreeMap<GroupId, NodeId>,
     /// What the voter was told last.
     wanted: Option<protocol::Wanted>,
+    /// Failovers and moves.
+    recorder: Recorder,
+    /// The ledger's epoch.
+    epoch: LedgerEpoch,
+    /// This node's wish for a new voter, and the last one that was granted.
+    wish: Option<rejoin::Wish>,
+    wished: Option<u64>,
+    /// What was kept last of who votes.
+    known_voters: Option<KnownVoters>,
+    /// The connection is one to the voter that `setup` names.
+    voter_connected: bool,
+    /// What this node, while it led, did about other nodes' wishes.
+    granted: BTreeMap<NodeId, rejoin::Granted>,
+    /// Since when nodes run another voter than the ledger's.
+    other_voters: BTreeMap<NodeId, Mono>,
 }
 
 impl Core {
@@ -160,6 +188,14 @@ impl Core {
             formatting: BTreeSet::new(),
             last_primary: BTreeMap::new(),
             wanted: None,
+            recorder: Recorder::default(),
+            epoch: LedgerEpoch(1),
+            wish: None,
+            wished: None,
+            known_voters: None,
+            voter_connected: false,
+            granted: BTreeMap::new(),
+            other_voters: BTreeMap::new(),
         };
         core.supervisor.want("voter", &["run".into(), "voter".into()]);
         core.supervisor.want("guard", &["run".into(), "guard".into()]);
@@ -206,6 +242,7 @@ impl Core {
             }
             Event::ReplicaMade(volume, made) => self.replica_made(&volume, made),
             Event::TakenDown(volume, result) => self.taken_down(&volume, result),
+            Event::NewVoter { node, wish, voter } => self.new_voter(node, wish, voter),
         }
     }
 
@@ -237,6 +274,10 @@ impl Core {
             (false, None) => u64::MAX / 2,
         };
         self.keep_volumes();
+        self.keep_wishing();
+        if self.world.leads() {
+            self.look_for_other_voters();
+        }
     }
 
     /// After everything that happened at once: lead, report, publish.
@@ -245,6 +286,8 @@ impl Core {
             self.send_report();
         }
         self.lead();
+        let now = self.now();
+        self.recorder.observe(&self.world, now);
         if self.report_due {
             self.send_report();
         }

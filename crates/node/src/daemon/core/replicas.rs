@@ -7,7 +7,7 @@ use crate::daemon::{
     volumes::{self, Leftovers},
 };
 use anshin_base::{ByteSize, GroupId, Problem};
-use anshin_device::control::{Request, VolumeEvent};
+use anshin_device::control::{DeviceState, Request, VolumeEvent};
 use anshin_ledger::Command as LedgerCommand;
 use anshin_mirror::RoleName;
 use std::{path::PathBuf, time::Duration};
@@ -26,7 +26,8 @@ impl Core {
                 continue;
             }
             if !self.volumes.contains_key(&volume.name) {
-                volumes::want(&mut self.supervisor, &volume.name, replica.port);
+                let timing = state.site.as_ref().map(|site| site.timing.clone()).unwrap_or_default();
+                volumes::want(&mut self.supervisor, &volume.name, replica.port, &timing);
                 self.volumes.insert(volume.name.clone(), VolumeHere::default());
                 self.follow(&volume.name);
             }
@@ -50,7 +51,8 @@ impl Core {
         let (directory, events) = (self.setup.paths.volume(&volume), self.setup.events.clone());
         tokio::spawn(async move {
             let hot_extents = anshin_device::HOT_EXTENTS;
-            let what = anshin_device::Create { bytes, group, hot_extents, preallocate: false };
+            // A replica whose disk fills up later would fail in the middle of a write (R17).
+            let what = anshin_device::Create { bytes, group, hot_extents, preallocate: true };
             let made = volumes::blocking(move || anshin_device::create(&directory, &what)).await;
             if made.is_err() {
                 tokio::time::sleep(MAKE_AGAIN).await;
@@ -148,7 +150,7 @@ impl Core {
             VolumeEvent::Failed { why } => {
                 self.note(volume, "the copy here failed", &why);
                 self.look_at_once(volume);
-                self.restart_unused(volume);
+                self.volume_failed(volume);
             }
             VolumeEvent::DeviceFailed { problem } => self.note(volume, "the device failed", &problem.message),
             VolumeEvent::Note { text } => tracing::info!(volume, text, "volume"),
@@ -159,15 +161,30 @@ impl Core {
         }
     }
 
-    /// A failed replica that nobody uses is started again in a new session; one in use first loses its users, when the
-    /// leader plans its recovery, and is ended by the stop that belongs to it.
-    fn restart_unused(&self, volume: &str) {
+    /// A failed replica is started again in a new session. What stands on it is taken down first, as when it is deposed: its
+    /// held I/O would keep programs and the mount for ever, and another copy takes over meanwhile.
+    fn volume_failed(&mut self, volume: &str) {
+        let status = self.volumes.get(volume).and_then(|here| here.status.as_ref());
+        if status.is_some_and(|status| status.device == DeviceState::Absent) {
+            self.restart(volume);
+        } else {
+            self.begin_take_down(volume);
+        }
+    }
+
+    /// Ends the volume's process, which is started again.
+    fn restart(&self, volume: &str) {
         let (paths, volume) = (self.setup.paths.clone(), volume.to_owned());
         tokio::spawn(async move {
             if let Err(problem) = volumes::ask(&paths, &volume, Request::Stop, ANSWER_LIMIT).await {
-                tracing::info!(volume, %problem, "a failed replica is not restarted yet");
+                tracing::warn!(volume, %problem, "a failed replica cannot be restarted");
             }
         });
+    }
+
+    fn has_failed(&self, volume: &str) -> bool {
+        let status = self.volumes.get(volume).and_then(|here| here.status.as_ref());
+        status.and_then(|status| status.replica.as_ref()).is_some_and(|replica| replica.failed.is_some())
     }
 
     fn set_suspended(&mut self, volume: &str, suspended: bool) {
@@ -242,6 +259,9 @@ impl Core {
                 self.local.taken_down(&part.id, now);
                 self.local.clean_up(&part.id, false);
             }
+        }
+        if self.has_failed(volume) {
+            self.restart(volume);
         }
         if let Some(here) = self.volumes.get_mut(volume) {
             here.cleaning = false;

@@ -8,8 +8,8 @@ use crate::voter::{
     protocol::{FromVoter, KIND, VERSION},
     request::Origin,
 };
-use anshin_base::{Millis, Mono, NodeId, VoterId, local::ReplicaReport};
-use anshin_ledger::{Input, Sign, coordinator::View, engine::Role};
+use anshin_base::{GroupChange, Millis, Mono, NodeId, VoterId, local::ReplicaReport};
+use anshin_ledger::{Command, Input, Sign, coordinator::View, engine::Role};
 use anshin_link::clock;
 use std::collections::BTreeMap;
 
@@ -33,6 +33,7 @@ impl Voter {
 
     pub(super) fn beat(&mut self) {
         self.refresh_beat();
+        self.judge_silence();
         if self.engine.role() == Role::Leader {
             self.lead();
         }
@@ -43,6 +44,32 @@ impl Voter {
                 client.connection.replace(Slot::Nodes, frame.clone());
             }
         }
+    }
+
+    /// Remembers since when each node is judged dead, so that a failover can tell how long that took.
+    fn judge_silence(&mut self) {
+        let now = clock::now();
+        for node in self.detector.heard().keys() {
+            if self.detector.dead(now, *node) {
+                self.judged.entry(*node).or_insert(now);
+            } else {
+                self.judged.remove(node);
+            }
+        }
+    }
+
+    /// Tells the daemon when a promotion is proposed because a node was lost.
+    fn tell_of_loss(&mut self, now: Mono, command: &Command) {
+        let Command::Group(GroupChange::Promote { group, .. }) = command else { return };
+        let state = self.engine.state();
+        let primary = state.groups.get(group).and_then(|known| known.entry.primary);
+        let node = primary.and_then(|primary| state.node_of_replica(primary.replica));
+        let Some((node, judged)) = node.and_then(|node| Some((node, *self.judged.get(&node)?))) else {
+            return;
+        };
+        let heard_ago = self.detector.last_heard(node).map_or(0, |at| now.since(at).0);
+        let lost = FromVoter::Lost { group: *group, node, heard_ago, judged_ago: now.since(judged).0 };
+        self.tell_daemons(&lost);
     }
 
     /// What this node says of itself from now on.
@@ -92,6 +119,7 @@ impl Voter {
         let proposals = self.coordinator.judge(now, &view);
         for (number, command) in proposals {
             tracing::info!(?command, "promoting");
+            self.tell_of_loss(now, &command);
             let request = self.requests.open(Origin::Coordinator(number));
             self.feed(Input::Propose { request, command });
         }

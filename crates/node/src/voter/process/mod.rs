@@ -2,11 +2,12 @@
 
 mod clients;
 mod lead;
+mod open;
 mod publish;
 
 use super::{
     beat::Beat,
-    bootstrap::{Bootstrap, site_number},
+    bootstrap::{Bootstrap, LOST},
     disk::{Disk, Written},
     local::{self, Connection, Socket},
     peers::Peers,
@@ -14,20 +15,21 @@ use super::{
     request::{Origin, Requests},
 };
 use anshin_base::{
-    ChangeRefused, Millis, Mono, NodeId, Problem, VoterId,
+    ChangeRefused, LedgerEpoch, Millis, Mono, NodeId, Problem, VoterId,
     local::{FromVoter as ToVolume, Outcome as VolumeOutcome, ReplicaReport},
 };
 use anshin_ledger::{
     Coordinator, Detector, Engine, Envelope, Event, Input, Outcome, Output, Refused, Settings,
     engine::Role,
-    log::{Identity, Record, Recovered},
+    log::RecoverError,
     state::{Applied, Timing},
-    store::FileStore,
+    store::{FileStore, StoreError},
 };
 use anshin_link::{
     Credentials, Mesh, MeshEvent, MeshOptions, clock,
     mesh::{MeshTimes, wire::kind},
 };
+use open::{lock, open_engine};
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
@@ -57,6 +59,17 @@ pub struct VoterOptions {
     pub lock_memory: bool,
     /// Times of the mesh.
     pub times: MeshTimes,
+    /// Who to be, in silence, if the ledger is lost; None: then the voter does not start.
+    pub fallback: Option<Fallback>,
+}
+
+/// What a voter without a ledger knows from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// Who it was and where the others are.
+    pub bootstrap: Bootstrap,
+    /// The ledger's epoch.
+    pub epoch: LedgerEpoch,
 }
 
 /// The voter process.
@@ -77,6 +90,8 @@ pub struct Voter {
     coordinator: Coordinator,
     wanted: Option<Wanted>,
     beats: BTreeMap<NodeId, Beat>,
+    /// Since when each silent node is judged dead here.
+    judged: BTreeMap<NodeId, Mono>,
     start: u64,
     sequence: u64,
     health: Vec<u8>,
@@ -132,17 +147,20 @@ impl Voter {
             return Err(Problem::new("voter-state", message));
         }
         let (store, recovered) = FileStore::open(&options.directory).map_err(|error| {
-            Problem::new("ledger-damaged", format!("the ledger of this node cannot be opened: {error}"))
+            let gone = matches!(error, StoreError::Recover(RecoverError::Empty | RecoverError::Damaged(_)));
+            let code = if gone { LOST } else { "ledger-damaged" };
+            Problem::new(code, format!("the ledger of this node cannot be opened: {error}"))
                 .hint("the node must rejoin with a new voter; the other nodes hold the ledger")
         })?;
         let (settings, engine) = open_engine(&bootstrap, recovered)?;
         let now = clock::now();
         let timing = engine.state().site.as_ref().map_or_else(Timing::default, |site| site.timing.clone());
+        let heartbeat = std::time::Duration::from_millis(timing.heartbeat.0.max(1));
         let mesh = Mesh::start(MeshOptions {
             credentials: Arc::clone(&options.credentials),
             listen: options.listen,
             build: options.build.clone(),
-            times: options.times,
+            times: MeshTimes { heartbeat, ..options.times },
         })
         .await?;
         let mut voter = Self {
@@ -159,6 +177,7 @@ impl Voter {
             coordinator: Coordinator::new(),
             wanted: None,
             beats: BTreeMap::new(),
+            judged: BTreeMap::new(),
             start: settings.incarnation,
             sequence: 0,
             health: Vec::new(),
@@ -295,6 +314,9 @@ impl Voter {
     fn ledger_changed(&mut self) {
         self.changed.ledger = true;
         self.changed.status = true;
+        if let Some(site) = &self.engine.state().site {
+            self.detector.set_silent(site.timing.silent);
+        }
         let membership = self.peers.update(&self.bootstrap, self.engine.state());
         self.mesh.set_membership(membership);
     }
@@ -365,42 +387,4 @@ fn volume_outcome(outcome: Outcome) -> VolumeOutcome {
         Outcome::Refused(_) => VolumeOutcome::Refused(ChangeRefused::Existence),
         Outcome::Applied(_) | Outcome::Dropped | Outcome::Unknown => VolumeOutcome::Unknown,
     }
-}
-
-/// The engine over what the disk holds.
-fn open_engine(bootstrap: &Bootstrap, recovered: Recovered) -> Result<(Settings, Engine), Problem> {
-    let damaged = |why: String| Problem::new("ledger-damaged", format!("the ledger of this node: {why}"));
-    let mut identities = recovered.records.iter().filter_map(|record| match record {
-        Record::Identity(identity) => Some(*identity),
-        _ => None,
-    });
-    let Identity { site, node, voter, epoch } =
-        identities.next_back().ok_or_else(|| damaged("it does not say whose it is".to_owned()))?;
-    if (site, node, voter) != (site_number(bootstrap.site), bootstrap.node, bootstrap.voter) {
-        return Err(damaged(format!(
-            "it belongs to {voter} of {node}, not to {} of {}",
-            bootstrap.voter, bootstrap.node
-        )));
-    }
-    let mut random = [0; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| Problem::new("randomness", format!("the machine gives no random bytes: {error}")))?;
-    let incarnation = u64::from_le_bytes(random).max(1);
-    let settings = Settings::new(voter, epoch, incarnation, bootstrap.witness);
-    let engine = Engine::open(clock::now(), settings.clone(), recovered)
-        .map_err(|error| damaged(error.to_string()))?;
-    Ok((settings, engine))
-}
-
-/// Keeps a second voter away from the same directory.
-fn lock(directory: &std::path::Path) -> Result<File, Problem> {
-    let path = directory.join("lock");
-    let failed = |error: &dyn std::fmt::Display| {
-        Problem::new("voter-running", format!("{}: {error}", path.display()))
-            .hint("another voter process of this node is running")
-    };
-    let file = File::create(&path).map_err(|error| failed(&error))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|error| failed(&error))?;
-    Ok(file)
 }

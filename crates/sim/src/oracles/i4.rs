@@ -1,0 +1,190 @@
+//! I4: a dirty record shrinks only on positive proof of equality inside the same generation, never because of a flag.
+//!
+//! After each step of a replica its dirty records are compared with those before it, over restarts too. Every block that
+//! left a record towards a peer is looked up on both simulated disks: it must be the same there, or one of the two must
+//! know a write into it that is on its way within their common reign. Only where the peer has restarted since the proof, or
+//! gone over to another reign or a newer generation (or the record was lost in the owner's own restart), it is enough
+//! that the peer's own records say that the block may differ. What is the same, but not durable, must stand in the
+//! records on that disk.
+
+use super::{Verdict, i10::I10, verdict};
+use crate::{
+    disk::PAGE_BYTES,
+    world::{At, Node},
+};
+use anshin_base::{ReplicaId, SessionId};
+use anshin_mirror::{
+    Records, Replica,
+    wire::{ExtentBits, Range},
+};
+use std::collections::BTreeMap;
+
+/// Bytes of an extent.
+const EXTENT: u64 = 4 << 20;
+
+type Record = BTreeMap<u32, ExtentBits>;
+
+/// A replica's records as they were when last looked at.
+#[derive(Debug)]
+struct Known {
+    session: SessionId,
+    version: u64,
+    towards: BTreeMap<ReplicaId, Record>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct I4 {
+    verdict: Verdict,
+    known: BTreeMap<ReplicaId, Known>,
+    /// Blocks that left a record and were looked up on both disks.
+    pub proven: u64,
+}
+verdict!(I4, "I4");
+
+/// The blocks of one extent that left a record, for one pair of replicas.
+struct Left<'a> {
+    owner: (ReplicaId, &'a Node),
+    peer: (ReplicaId, &'a Node),
+    extent: u32,
+    bits: ExtentBits,
+}
+
+impl I4 {
+    /// The volume process of node `at` took a step.
+    pub fn watch(&mut self, at: At, nodes: &[Node], images: &I10) {
+        let node = &nodes[at];
+        let (Some(owner), Some(volume)) = (node.replica, &node.volume) else { return };
+        let (session, version) = (volume.session, volume.replica.records_version());
+        if self.known.get(&owner).is_some_and(|known| (known.session, known.version) == (session, version)) {
+            return;
+        }
+        // While it opens, its records are those on its disk.
+        if volume.replica.status().is_none() {
+            return;
+        }
+        let towards =
+            volume.replica.record_owners().map(|peer| (peer, record(&volume.replica, peer))).collect();
+        let now = Known { session, version, towards };
+        let before = self.known.remove(&owner);
+        let restarted = before.as_ref().is_some_and(|before| before.session != session);
+        // Towards a replica without a record everything may differ: a new record begins with all, one that ends shrinks
+        // nothing.
+        let everything = everything(node.areas[0].length());
+        for (peer, record) in &now.towards {
+            let before = before.as_ref().and_then(|before| before.towards.get(peer)).unwrap_or(&everything);
+            let holder = nodes.iter().find(|node| node.replica == Some(*peer));
+            // Of a copy put in its place nothing is known; what it holds itself is judged when it goes on.
+            let Some(holder) = holder.filter(|_| !(restarted && images.is_image(owner))) else { continue };
+            for (extent, bits) in before {
+                let bits = without(bits, record.get(extent));
+                if bits.iter().any(|byte| *byte != 0) {
+                    let left = Left { owner: (owner, node), peer: (*peer, holder), extent: *extent, bits };
+                    self.judge(&left, restarted, images.is_image(*peer));
+                }
+            }
+        }
+        self.known.insert(owner, now);
+    }
+
+    fn judge(&mut self, left: &Left<'_>, restarted: bool, peer_is_image: bool) {
+        let (owner, holder) = (left.owner.1, left.peer.1);
+        let strict = !restarted && left.together();
+        let unsettled: Vec<Range> = [owner, holder].into_iter().flat_map(unsettled).collect();
+        for page in left.pages() {
+            self.proven += 1;
+            let range = Range { offset: page * PAGE_BYTES, length: PAGE_BYTES };
+            let on_its_way = unsettled.iter().any(|other| overlap(other, &range));
+            let equal = owner.areas[0].page(page) == holder.areas[0].page(page);
+            if equal || on_its_way {
+                let lost = [(left.owner, left.peer.0), (left.peer, left.owner.0)];
+                let lost = lost.into_iter().find(|((_, node), other)| {
+                    equal && node.areas[0].is_volatile(page) && !covered_on_disk(node, *other, range.offset)
+                });
+                if let Some(((replica, _), _)) = lost {
+                    self.violate(&format!(
+                        "{} ticked off block {page} towards {}, but {replica} would lose it in a power loss and its \
+                         records do not say so",
+                        left.owner.0, left.peer.0
+                    ));
+                }
+                continue;
+            }
+            let covered = !strict && (peer_is_image || covers(holder, left.owner.0, range.offset));
+            if !covered {
+                let how = if restarted { "lost in a restart" } else { "ticked off" };
+                self.violate(&format!(
+                    "block {page} was {how} in the dirty record of {} towards {}, but they differ there",
+                    left.owner.0, left.peer.0
+                ));
+                return;
+            }
+        }
+    }
+}
+
+impl Left<'_> {
+    /// Whether both run in the sessions, the reign and the generation in which the proof was made. A peer that is a
+    /// generation ahead may know that the owner was removed, and then has marked what it lacks.
+    fn together(&self) -> bool {
+        let (Some(owner), Some(peer)) = (&self.owner.1.volume, &self.peer.1.volume) else { return false };
+        let generation = |replica: &Replica| replica.status().map(|status| status.generation);
+        owner.replica.session_of(self.peer.0) == Some(peer.session)
+            && owner.replica.reign() == peer.replica.reign()
+            && generation(&peer.replica).is_some_and(|peer| generation(&owner.replica) >= Some(peer))
+    }
+
+    /// The blocks that were ever written on one of the two disks; all others are the same zeroes.
+    fn pages(&self) -> Vec<u64> {
+        let start = u64::from(self.extent) * EXTENT;
+        let written = |node: &Node| node.areas[0].written(start, EXTENT).collect::<Vec<_>>();
+        let mut pages = written(self.owner.1);
+        pages.extend(written(self.peer.1));
+        pages.sort_unstable();
+        pages.dedup();
+        pages.retain(|page| {
+            let bit = usize::try_from(page - start / PAGE_BYTES).unwrap_or_default();
+            self.bits[bit / 8] >> (bit % 8) & 1 == 1
+        });
+        pages
+    }
+}
+
+fn everything(volume_bytes: u64) -> Record {
+    let extents = u32::try_from(volume_bytes.div_ceil(EXTENT)).unwrap_or(u32::MAX);
+    (0..extents).map(|extent| (extent, [0xff; 128])).collect()
+}
+
+fn record(replica: &Replica, peer: ReplicaId) -> Record {
+    replica.record(peer).map(|(extent, bits)| (extent, *bits)).collect()
+}
+
+/// The bits of `before` that are not in `now`.
+fn without(before: &ExtentBits, now: Option<&ExtentBits>) -> ExtentBits {
+    let mut left = *before;
+    for (left, now) in left.iter_mut().zip(now.into_iter().flatten()) {
+        *left &= !now;
+    }
+    left
+}
+
+fn overlap(one: &Range, other: &Range) -> bool {
+    one.offset < other.end() && other.offset < one.end()
+}
+
+fn unsettled(node: &Node) -> Vec<Range> {
+    node.volume.as_ref().map(|volume| volume.replica.unsettled()).unwrap_or_default()
+}
+
+/// Whether a node's own records say that the block may differ from `peer`'s: as it runs, or as its disk has it.
+fn covers(node: &Node, peer: ReplicaId, offset: u64) -> bool {
+    match node.volume.as_ref().filter(|volume| volume.replica.status().is_some()) {
+        Some(volume) => volume.replica.may_differ(peer, offset),
+        None => covered_on_disk(node, peer, offset),
+    }
+}
+
+fn covered_on_disk(node: &Node, peer: ReplicaId, offset: u64) -> bool {
+    let records = Records::read(|offset, length| node.areas[1].read_durable(offset, length));
+    records.is_none_or(|records| records.may_differ(peer, offset))
+}
