@@ -5,6 +5,7 @@
 //! windows, not on the size of the tree. Every file is opened relative to its directory without following links, and what
 //! was opened, not what was listed, says what it is.
 
+mod contents;
 mod entry;
 mod exclude;
 mod extents;

@@ -1,8 +1,9 @@
 //! The walk over the trees: which directory is read when, and how entries come together.
 
 use super::{
-    BackupOptions, BackupReport, entry,
-    file::FileJob,
+    BackupOptions, BackupReport,
+    contents::FileJob,
+    entry,
     job::{DirectoryJob, Slot},
     links::LinkTable,
     names::Names,
