@@ -381,7 +381,6 @@ fn a_target_that_was_in_use_keeps_its_own_attributes() {
 
 #[test]
 fn a_killed_restore_is_completed_by_the_next() {
-    let dir = Dir::new("killed");
     let inner = "ANSHIN_TEST_KILLED";
     struct Slow(MemoryVault);
     impl Source for Slow {
@@ -406,6 +405,7 @@ fn a_killed_restore_is_completed_by_the_next() {
         .unwrap();
         return;
     }
+    let dir = Dir::new("killed");
     let (vault, root) = sample(&dir);
     let mut whole = 0;
     for round in 0..6 {
