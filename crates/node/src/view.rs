@@ -13,7 +13,7 @@ mod what_if;
 mod words;
 
 pub use limits::{FENCING, Limit, limits};
-pub use posture::{Posture, PostureLine, age, posture};
+pub use posture::{AGE_UNKNOWN_MS, Posture, PostureLine, age, posture};
 pub use requests::{
     DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
     JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange, NodeWanted, Program, Reason, ServiceCreate,

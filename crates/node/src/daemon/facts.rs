@@ -1,7 +1,7 @@
 //! What the daemon knows, as the public API shows it.
 
 use super::{
-    messages::{Happened, VolumeReport},
+    messages::{CANNOT_MAKE, Happened, VolumeReport},
     model,
     parts::parts,
     passage::Passage,
@@ -169,6 +169,9 @@ fn suspended(
     primary: Option<NodeId>,
     serving: Option<&VolumeReport>,
 ) -> Option<String> {
+    if world.entry(volume).is_none_or(|entry| entry.in_sync.is_empty()) {
+        return Some(not_made_yet(world, volume));
+    }
     let Some(primary) = primary else {
         return world
             .choose(volume, None)
@@ -181,6 +184,18 @@ fn suspended(
         return Some(format!("node {} is not heard; {why}", world.name_of(primary)));
     }
     serving.and_then(|report| report.failed.clone().or_else(|| report.suspended.clone()))
+}
+
+/// A new volume has no copies yet: which nodes cannot make theirs, and why.
+fn not_made_yet(world: &World, volume: &Volume) -> String {
+    let refusals = volume.replicas.keys().filter_map(|node| {
+        let happened = world.reports.get(node)?.happened.iter().rev();
+        let refusal =
+            happened.filter(|one| one.subject == volume.name).find(|one| one.what == CANNOT_MAKE)?;
+        Some(format!("{} cannot make its copy: {}", world.name_of(*node), refusal.why))
+    });
+    let refusals = refusals.collect::<Vec<_>>().join("; ");
+    if refusals.is_empty() { "its copies are being made".into() } else { refusals }
 }
 
 fn in_names(world: &World, volume: &Volume, why: &anshin_ledger::WhyNot) -> String {
@@ -388,4 +403,28 @@ fn recent(world: &World) -> Vec<Happening> {
     }
     all.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     all.into_iter().take(RECENT_MAX).map(|(_, happening)| happening).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::fixture;
+
+    #[test]
+    fn a_volume_without_copies_says_who_cannot_make_one_and_why() {
+        let mut world = fixture::site();
+        let state = std::sync::Arc::make_mut(&mut world.state);
+        state.groups.clear();
+        let volume = state.volumes["data"].clone();
+        assert_eq!(suspended(&world, &volume, None, None).unwrap(), "its copies are being made");
+        let refusal = Happened {
+            at_ms: 1,
+            subject: "data".into(),
+            what: CANNOT_MAKE.into(),
+            why: "no space left on device".into(),
+        };
+        world.reports.get_mut(&NodeId(2)).unwrap().happened.push(refusal);
+        let why = suspended(&world, &volume, None, None).unwrap();
+        assert_eq!(why, "b cannot make its copy: no space left on device");
+    }
 }

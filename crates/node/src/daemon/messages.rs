@@ -123,6 +123,9 @@ pub struct Happened {
     pub why: String,
 }
 
+/// What happened to a volume of which a node cannot make its copy; the reason says why.
+pub const CANNOT_MAKE: &str = "cannot make a copy here";
+
 /// Everything a node tells the others about itself; sent when it changed, and once a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {

@@ -109,9 +109,15 @@ impl PostureLine {
 
 const LEDGER: &str = "ledger";
 
+/// An age from here on means: never since this daemon started, and before that nobody knows.
+pub const AGE_UNKNOWN_MS: u64 = u64::MAX / 2;
+
 /// A length of time for people.
 #[must_use]
 pub fn age(ms: u64) -> String {
+    if ms >= AGE_UNKNOWN_MS {
+        return "an unknown time".into();
+    }
     match ms / 1_000 {
         0..=1 => format!("{:.1} s", ms as f64 / 1_000.0),
         s @ 2..=119 => format!("{s} s"),

@@ -273,7 +273,7 @@ impl Core {
         self.world.ledger_age_ms = match (self.world.quorate, self.quorate_at) {
             (true, _) => 0,
             (false, Some(at)) => self.now().since(at).0,
-            (false, None) => u64::MAX / 2,
+            (false, None) => crate::view::AGE_UNKNOWN_MS,
         };
         self.keep_volumes();
         self.keep_wishing();

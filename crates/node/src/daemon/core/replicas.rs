@@ -2,7 +2,7 @@
 
 use super::{Core, Event, MAKE_AGAIN, TAKE_DOWN_AGAIN, VolumeHere};
 use crate::daemon::{
-    messages::Work,
+    messages::{CANNOT_MAKE, Work},
     parts::{self, services},
     volumes::{self, Leftovers},
 };
@@ -67,7 +67,7 @@ impl Core {
             Ok(()) => self.keep_volumes(),
             Err(problem) => {
                 tracing::error!(volume, %problem, "cannot make a replica");
-                self.note(volume, "cannot make a copy here", &problem.message);
+                self.note(volume, CANNOT_MAKE, &problem.message);
             }
         }
     }
