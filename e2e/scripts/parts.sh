@@ -1,3 +1,6 @@
+# A whole run that is not a long one ends within this.
+RUN_MINUTES_MAX=80
+
 # The parts of ./test: name, limit in minutes, kind (quick: no site is started; site; long: only in long runs).
 
 parts() {
@@ -36,14 +39,26 @@ allowed_skip() { grep -q "^$1 " test-skips.txt; }
 
 reason() { sed -n 's/^.*SKIPPED: *//p' "$KEPT/$1.log" | tail -1; }
 
-# Runs one part under its limit (ten times as long in long runs), its output in a log.
-run_part() { # name limit
-    local limit=$2
-    [ -z "$LONG" ] || limit=$((limit * 10))
+# Runs one part under its limit, its output in a log. Into a file and not through a pipe: a process that outlives its part
+# would keep a pipe open, and the whole run with it.
+run_part() { # name limit in seconds
+    local limit=$2 log=$KEPT/$1.log code=0 end="== end of part $1"
     export LONG KEPT
-    timeout --kill-after=30 "${limit}m" bash -c '. e2e/scripts/common.sh; . e2e/scripts/parts.sh; part "$1"' part "$1" \
-        2>&1 | tee "$KEPT/$1.log" | grep --line-buffered -E "median|maximum|passed|FAILED|SKIPPED|cluster-hours|^[a-z-]+ [0-9]+ " | cut -c1-220
-    return "${PIPESTATUS[0]}"
+    : >"$log"
+    tail -n +1 -s 0.3 -f "$log" | sed -unE "/^$end\$/q; /median|maximum|passed|FAILED|SKIPPED|cluster-hours|^[a-z-]+ [0-9]+ /s/^(.{0,220}).*/\1/p" &
+    local watcher=$!
+    timeout --kill-after=30 "$limit" bash -c '. e2e/scripts/common.sh; . e2e/scripts/parts.sh; part "$1"' part "$1" \
+        >>"$log" 2>&1 </dev/null || code=$?
+    printf '\n%s\n' "$end" >>"$log"
+    wait "$watcher" || true
+    return "$code"
+}
+
+# How long a part may take, in seconds: its own limit (ten times as long in long runs), and no longer than what is left of
+# the whole run, so that a run that is too slow ends with its table and its reasons instead of being cut off.
+part_limit() { # limit in minutes
+    local limit=$(($1 * 60)) left=$((RUN_MINUTES_MAX * 60 - SECONDS))
+    if [ "$LONG" ]; then echo $((limit * 10)); else echo $((limit < left ? limit : left)); fi
 }
 
 skip() { echo "SKIPPED: $*"; exit 77; }

@@ -1,5 +1,6 @@
 //! The node: the voter process, the daemon with its public interface, and making and joining a site.
 
+pub mod backup;
 pub mod control;
 pub mod daemon;
 pub mod paths;

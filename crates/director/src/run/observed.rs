@@ -6,6 +6,7 @@ use crate::{
     words::{Attempt, ClientId, RunId, VaultName},
 };
 use anshin_base::NodeId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A node.
@@ -51,7 +52,8 @@ pub struct AttemptSeen {
 }
 
 /// Where an attempt stands, by its executor's word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AttemptState {
     /// Under way.
     Working(Progress),
