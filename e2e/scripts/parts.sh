@@ -8,7 +8,7 @@ parts() {
 fmt 2 quick
 clippy 25 quick
 unit 40 quick
-licences 5 quick
+licences 25 quick
 advisories 5 quick
 docs 10 quick
 simulator 25 site
