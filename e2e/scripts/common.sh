@@ -8,6 +8,10 @@ target() { echo "${CARGO_TARGET_DIR:-$PWD/target}"; }
 
 binary() { echo "$(target)/release/$1"; }
 
+# Builds every program of the tree. The whole workspace at once, here and everywhere, because cargo builds a dependency anew
+# for every selection of crates that asks other features of it.
+build_programs() { cargo build --release --quiet --workspace --bins "$@"; }
+
 need_toolchain() {
     local needed have
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -1)

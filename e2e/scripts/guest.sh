@@ -44,7 +44,7 @@ guest_systemd() {
     local dir=$KEPT/guest programs tests
     mapfile -t programs < <(test_programs guest_systemd guest_site)
     [ ${#programs[@]} = 2 ] || fail "the test programs could not be built"
-    [ -x "$(binary anshin)" ] || cargo build --release -p anshin
+    [ -x "$(binary anshin)" ] || build_programs
     as_root rm -rf "$dir"; mkdir -p "$dir"; truncate -s 1G "$dir/disk"
     tests="set -e
         export ANSHIN_PROGRAM='$(realpath "$(binary anshin)")'

@@ -73,10 +73,10 @@ part() {
         advisories) advisories ;;
         docs) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps ;;
         simulator) simulator ;;
-        simulator-proof) cargo run --release -p anshin-sim -- prove ;;
-        browser) need_packages chromium; cargo nextest run --release -p anshin-console --run-ignored only -E 'test(browser)' ;;
+        simulator-proof) build_programs; "$(binary anshin-sim)" prove ;;
+        browser) need_packages chromium; cargo nextest run --release --workspace --run-ignored only -E 'package(anshin-console) & test(browser)' ;;
         fuzz-smoke) fuzz_smoke ;;
-        build) lab_packages; cargo build --release -p anshin -p anshin-e2e ;;
+        build) lab_packages; build_programs ;;
         guest-systemd) . e2e/scripts/guest.sh; guest_systemd ;;
         bench-volume) bench/volume ;;
         bench-failover) bench/failover ;;
@@ -88,7 +88,8 @@ part() {
 simulator() {
     local size=(--seeds 0..10000 --budget 1200)
     [ -z "$LONG" ] || size=(--seeds 0..1000000 --progress "$KEPT/simulator.progress")
-    cargo run --release -p anshin-sim -- run --twice 200 "${size[@]}"
+    build_programs
+    "$(binary anshin-sim)" run --twice 200 "${size[@]}"
 }
 
 unit() {
@@ -124,7 +125,7 @@ lab_packages() {
 
 check() {
     lab_packages
-    [ -x "$(binary anshin)" ] && [ -x "$(binary anshin-lab)" ] || cargo build --release -p anshin -p anshin-e2e
+    [ -x "$(binary anshin)" ] && [ -x "$(binary anshin-lab)" ] || build_programs
     local next=()
     [ "$1" != upgrade ] || next=(--next "$(next_build)")
     as_root "$(binary anshin-lab)" check "$1" --dir "/var/tmp/anshin-check-$$" --program "$(binary anshin)" \
@@ -134,9 +135,9 @@ check() {
 # A second build with a higher version and one more optional message field, beside the normal one: only the crates
 # that differ are built twice.
 next_build() {
-    cargo build --release --quiet -p anshin --features next >&2
+    build_programs --features anshin/next >&2
     cp --remove-destination "$(binary anshin)" "$KEPT/anshin-next" >&2
-    cargo build --release --quiet -p anshin >&2
+    build_programs >&2
     mkdir -p "$KEPT/next"
     mv "$KEPT/anshin-next" "$KEPT/next/anshin"
     realpath "$KEPT/next/anshin"
