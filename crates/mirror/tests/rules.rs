@@ -5,8 +5,8 @@
 mod world;
 
 use anshin_base::{GroupChange, Millis, ReplicaId};
-use anshin_mirror::wire::Message;
-use anshin_mirror::{Command, Event, FrontError, FrontOp, Input, RoleName};
+use anshin_mirror::wire::{AttachMode, Message};
+use anshin_mirror::{Command, Event, FrontError, FrontOp, Input, LinkId, RoleName};
 use bytes::Bytes;
 use world::disk::Keep;
 use world::{GROUP, MIB, World, id};
@@ -289,6 +289,45 @@ fn r5_a_removed_member_is_dirty_from_its_last_confirmed_flush() {
     world.start(2);
     world.run(3000);
     world.assert_equal();
+}
+
+/// Closes: an attach held up on a link that was replaced since, which makes a target of what is recorded as a member: after the
+/// primary's death nobody can be promoted.
+#[test]
+fn r5_an_attach_that_comes_late_over_a_replaced_link_changes_nothing() {
+    for primary_dies in [true, false] {
+        let mut world = World::in_sync(2);
+        world.put(0, 0, 7);
+        let generation = world.generation();
+        let early = |message: &Message| {
+            matches!(message, Message::Hello(_) | Message::Attach { mode: AttachMode::Target, .. })
+        };
+        let sent = world.sent.iter().filter(|(from, to, message)| (*from, *to) == (0, 1) && early(message));
+        let mut messages: Vec<Message> = sent.map(|(_, _, message)| message.clone()).collect();
+        let [Message::Hello(_), Message::Attach { number, .. }] = &mut messages[..] else {
+            panic!("{messages:?} was sent to node 1 before it became a member");
+        };
+        // The one that went before it, over another link.
+        *number -= 1;
+        let link = LinkId(1_000);
+        world.input(1, Input::LinkUp { link });
+        for message in messages {
+            world.input(1, Input::Received { link, message });
+        }
+        if primary_dies {
+            world.crash(0, Keep::All);
+            world.settle();
+            assert!(world.nodes[1].promotable, "{}", world.dump());
+            world.promote(1);
+            world.run(3000);
+            assert_eq!(world.get(1, 0), 7);
+        } else {
+            world.run(500);
+            world.put(0, 0, 8);
+            assert_eq!(world.generation(), generation, "nobody had to be removed");
+            world.assert_equal();
+        }
+    }
 }
 
 /// Closes: members of one set that differ in a write that was never acknowledged, for ever.
