@@ -108,6 +108,18 @@ impl Replica {
         self.slot_of(peer).into_iter().flat_map(|slot| self.maps[slot].extents())
     }
 
+    /// Whether the dirty record towards `peer` names the block at `offset`.
+    #[must_use]
+    pub fn names(&self, peer: ReplicaId, offset: u64) -> bool {
+        self.slot_of(peer).is_some_and(|slot| self.maps[slot].contains(offset))
+    }
+
+    /// Whether this is a primary in whose stream `peer` takes no part at present.
+    #[must_use]
+    pub fn goes_on_without(&self, peer: ReplicaId) -> bool {
+        self.primary.is_some() && self.peers.get(&peer).is_none_or(|peer| peer.part != Part::On)
+    }
+
     /// The numbering of writes that this replica makes or follows, or followed last.
     #[must_use]
     pub fn reign(&self) -> Generation {

@@ -2,7 +2,8 @@
 //!
 //! After each step of a replica its dirty records are compared with those before it, over restarts too. Every block that
 //! left a record towards a peer is looked up on both simulated disks: it must be the same there, or one of the two must
-//! know a write into it that is on its way within their common reign. Only where the peer has restarted since the proof, or
+//! know a write into it that is on its way within their common reign, or the peer, a primary that has lost the link, must
+//! name it in its own dirty record: it wrote there since. Only where the peer has restarted since the proof, or
 //! gone over to another reign or a newer generation (or the record was lost in the owner's own restart), it is enough
 //! that the peer's own records say that the block may differ. What is the same, but not durable, must stand in the
 //! records on that disk.
@@ -114,7 +115,11 @@ impl I4 {
                 }
                 continue;
             }
-            let covered = !strict && (peer_is_image || covers(holder, left.owner.0, range.offset));
+            let covered = if strict {
+                written_since(holder, left.owner.0, range.offset)
+            } else {
+                peer_is_image || covers(holder, left.owner.0, range.offset)
+            };
             if !covered {
                 let how = if restarted { "lost in a restart" } else { "ticked off" };
                 self.violate(&format!(
@@ -178,6 +183,13 @@ fn overlap(one: &Range, other: &Range) -> bool {
 
 fn unsettled(node: &Node) -> Vec<Range> {
     node.volume.as_ref().map(|volume| volume.replica.unsettled()).unwrap_or_default()
+}
+
+/// Whether the difference is what the peer wrote as primary after it lost the link: no part of what was proven equal, so that
+/// its own dirty record must name it. The activity log does not count: it answers only for those who take part.
+fn written_since(peer: &Node, owner: ReplicaId, offset: u64) -> bool {
+    let replica = peer.volume.as_ref().map(|volume| &volume.replica);
+    replica.is_some_and(|replica| replica.goes_on_without(owner) && replica.names(owner, offset))
 }
 
 /// Whether a node's own records say that the block may differ from `peer`'s: as it runs, or as its disk has it.
