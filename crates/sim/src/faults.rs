@@ -230,14 +230,14 @@ impl World {
         }
     }
 
-    /// Puts the copy in place, if that is within what must be tolerated: another member of the set has its own disk.
+    /// Puts the copy in place, if that is within what must be tolerated: another member of the set has its own disk. So it must
+    /// also be in every set that may still be recorded: a removal that is in some log counts as recorded before the copy was put
+    /// in place, as nobody can tell the two apart afterwards (docs/decisions/0008).
     fn restore_image(&mut self, at: At, back: u64) {
         let own = self.nodes[at].replica;
-        let others = self
-            .oracles
-            .i1
-            .newest()
-            .is_some_and(|entry| entry.in_sync.keys().any(|replica| Some(*replica) != own));
+        let i1 = &self.oracles.i1;
+        let others = i1.newest().is_some()
+            && i1.possible_sets().all(|set| set.keys().any(|replica| Some(*replica) != own));
         let Some(saved) = self.nodes[at].saved.take().filter(|_| others) else { return };
         self.lose_power(at);
         self.nodes[at].areas = saved;

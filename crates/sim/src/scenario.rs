@@ -98,6 +98,7 @@ const NO_BUGS: Bugs = Bugs {
     accept_old_session: false,
     forget_peer_hot: false,
     complete_before_removal: false,
+    answer_in_doubt: false,
     write_before_log: false,
     trust_old_image: false,
 };

@@ -209,6 +209,7 @@ impl World {
         let voter = self.nodes[at].voter.as_ref().map(|voter| voter.start);
         let Some(volume) = &mut self.nodes[at].volume else { return };
         volume.proposals.insert(request);
+        self.oracles.i1.proposed(&change);
         match voter {
             Some(voter) => {
                 let message = Box::new(ToVoter::Propose { request, change });

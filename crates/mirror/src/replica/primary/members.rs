@@ -132,7 +132,7 @@ impl Replica {
         }
         let (generation, until) = (self.stamp().generation(), self.lease_until());
         self.write_lease(generation, until);
-        let why = (!self.lease_valid()).then(|| self.why_suspended());
+        let why = if self.lease_valid() { self.why_in_doubt() } else { Some(self.why_suspended()) };
         match (&why, self.pri().suspended.is_some()) {
             (Some(why), false) => self.event(Event::Suspended { why: why.clone() }),
             (None, true) => self.event(Event::Resumed),
@@ -155,6 +155,27 @@ impl Replica {
             "the ledger has no quorum, so it cannot be removed from the in-sync set: bring back that replica, or a voter"
         };
         format!("replica {} does not answer; {end}", missing.join(", "))
+    }
+
+    /// Whether the set may shrink to less than what is waited for, without us hearing of it. Nothing is answered then: we may
+    /// die, the removal be recorded, and whoever has everything that was answered be no member any more (R2, R3).
+    pub(super) fn in_doubt(&self) -> bool {
+        let broken = self.bugs.answer_in_doubt() || self.bugs.complete_before_removal();
+        self.primary.as_ref().is_some_and(|primary| !primary.doubted.is_empty()) && !broken
+    }
+
+    /// A doubt is said where it lasts: the ledger cannot end it now, or requests have been held for longer.
+    fn why_in_doubt(&self) -> Option<String> {
+        let primary = self.primary.as_ref().filter(|_| self.in_doubt())?;
+        let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
+        if quorate && primary.suspended.is_none() {
+            return None;
+        }
+        let doubted: Vec<String> = primary.doubted.iter().map(ReplicaId::to_string).collect();
+        let end =
+            if quorate { "it is being settled" } else { "the ledger has no quorum: bring back a voter" };
+        let doubted = doubted.join(", ");
+        Some(format!("whether replica {doubted} was removed from the in-sync set is not known; {end}"))
     }
 
     /// Asks peers to take part.
@@ -295,9 +316,14 @@ impl Replica {
         let desired = self.desired(stage);
         let in_sync = self.in_sync();
         let undecided = self.pri().maybe.keys().any(|replica| !desired.contains_key(replica));
-        if desired == in_sync && !undecided {
+        // Also the set as it is, where a removal may still be recorded: whichever comes first, the other is refused (R3).
+        if desired == in_sync && !undecided && self.pri().doubted.is_empty() {
             return;
         }
+        let me = self.superblock.replica;
+        let removed = in_sync.iter().filter(|(replica, session)| desired.get(replica) != Some(session));
+        let removed = removed.map(|(replica, _)| *replica).filter(|replica| *replica != me);
+        self.pri().doubted.extend(removed);
         let added = desired.iter().filter(|(replica, _)| !in_sync.contains_key(replica));
         let added: BTreeMap<_, _> = added.map(|(replica, session)| (*replica, *session)).collect();
         self.pri().maybe.extend(added);
