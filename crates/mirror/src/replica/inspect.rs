@@ -15,7 +15,7 @@ impl Replica {
         if self.role == Role::Opening {
             return None;
         }
-        let in_sync: Vec<ReplicaId> = self.in_sync().into_keys().collect();
+        let in_sync: Vec<ReplicaId> = self.recorded().keys().copied().collect();
         let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
         Some(Status {
             group: self.superblock.group,
@@ -95,6 +95,12 @@ impl Replica {
     #[must_use]
     pub fn records_version(&self) -> u64 {
         self.maps.iter().map(Bitmap::version).sum()
+    }
+
+    /// Changes whenever the dirty record towards `peer` does, within one start of the replica.
+    #[must_use]
+    pub fn record_version(&self, peer: ReplicaId) -> (usize, u64) {
+        self.slot_of(peer).map_or((usize::MAX, 0), |slot| (slot, self.maps[slot].version()))
     }
 
     /// Every replica towards which a dirty record is kept. Towards any other, everything may differ.

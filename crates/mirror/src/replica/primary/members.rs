@@ -42,7 +42,7 @@ impl Replica {
     pub(in crate::replica) fn own_disk_hangs(&self) -> bool {
         self.primary.is_some()
             && self.oldest_command.1 > self.beats_of_silence(STUCK_MEMBER)
-            && self.in_sync().len() > 1
+            && self.recorded().len() > 1
     }
 
     /// Notices peers that live but do nothing of what they were asked. Counted in signs of life, not in time: after a
@@ -184,7 +184,6 @@ impl Replica {
         if stage < Stage::Reconciling {
             return;
         }
-        let in_sync = self.in_sync();
         let ready: Vec<(ReplicaId, SessionId, bool)> = self
             .peers
             .iter()
@@ -193,11 +192,9 @@ impl Replica {
             .map(|(replica, peer)| (*replica, peer.session, peer.reconciled))
             .collect();
         for (replica, session, reconciled) in ready {
-            let mode = match in_sync.get(&replica) {
-                Some(recorded) if *recorded == session && reconciled => AttachMode::Resume,
-                Some(recorded) if *recorded == session && stage == Stage::Reconciling => {
-                    AttachMode::Reconcile
-                }
+            let mode = match self.recorded().get(&replica).copied() {
+                Some(recorded) if recorded == session && reconciled => AttachMode::Resume,
+                Some(recorded) if recorded == session && stage == Stage::Reconciling => AttachMode::Reconcile,
                 Some(_) if !self.bugs.accept_old_session() => continue,
                 // Possibly a member already: the answer to the proposal comes first.
                 _ if self.pri().maybe.contains_key(&replica) => continue,
@@ -214,7 +211,7 @@ impl Replica {
     }
 
     pub(super) fn attached(&mut self, replica: ReplicaId, number: u64, received: Seq, window: Vec<Range>) {
-        let session = self.in_sync().get(&replica).copied();
+        let session = self.recorded().get(&replica).copied();
         let Some(peer) = self.peers.get_mut(&replica) else { return };
         if peer.part != (PeerPart::Asked { number, answered: false }) {
             return;
@@ -283,7 +280,7 @@ impl Replica {
         // Both were zeroed when made and neither log ever named an extent: nothing was ever written to either, so
         // they are equal (I4). The check is made now, not when the peer greeted.
         let virgin = self.virgin() && peer_virgin;
-        let accept = self.bugs.accept_old_session() && self.in_sync().contains_key(&replica);
+        let accept = self.bugs.accept_old_session() && self.recorded().contains_key(&replica);
         if virgin || accept {
             self.maps[slot].clear_all();
         }
@@ -314,12 +311,12 @@ impl Replica {
             return;
         }
         let desired = self.desired(stage);
-        let in_sync = self.in_sync();
         let undecided = self.pri().maybe.keys().any(|replica| !desired.contains_key(replica));
         // Also the set as it is, where a removal may still be recorded: whichever comes first, the other is refused (R3).
-        if desired == in_sync && !undecided && self.pri().doubted.is_empty() {
+        if desired == *self.recorded() && !undecided && self.pri().doubted.is_empty() {
             return;
         }
+        let in_sync = self.in_sync();
         let me = self.superblock.replica;
         let removed = in_sync.iter().filter(|(replica, session)| desired.get(replica) != Some(session));
         let removed = removed.map(|(replica, _)| *replica).filter(|replica| *replica != me);
@@ -353,9 +350,9 @@ impl Replica {
     fn desired(&self, stage: Stage) -> BTreeMap<ReplicaId, SessionId> {
         let me = self.me();
         let mut desired = BTreeMap::from([(me.replica, me.session)]);
-        for (replica, session) in self.in_sync() {
-            if replica != me.replica && self.keeps(replica, session) {
-                desired.insert(replica, session);
+        for (replica, session) in self.recorded() {
+            if *replica != me.replica && self.keeps(*replica, *session) {
+                desired.insert(*replica, *session);
             }
         }
         if stage == Stage::Serving {

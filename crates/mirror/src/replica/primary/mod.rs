@@ -350,7 +350,7 @@ impl Replica {
 
     /// The other members of the recorded set, and those that a proposal may have made members.
     fn others(&self) -> BTreeSet<ReplicaId> {
-        let mut others: BTreeSet<_> = self.in_sync().into_keys().collect();
+        let mut others: BTreeSet<_> = self.recorded().keys().copied().collect();
         if let Some(primary) = &self.primary {
             others.extend(primary.maybe.keys().copied());
         }
