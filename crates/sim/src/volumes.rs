@@ -156,7 +156,8 @@ impl World {
         volume.open_last += 1;
         let number = volume.open_last;
         volume.open.insert(number, open);
-        self.after(delay, Event::VolumeDisk { at, start, number });
+        let begins = self.now.max(self.nodes[at].stalled[0]);
+        self.at(begins + delay, Event::VolumeDisk { at, start, number });
     }
 
     /// A disk command ended.
