@@ -22,6 +22,8 @@ pub struct Bugs {
     pub forget_peer_hot: bool,
     /// Complete what waits for a silent member before its removal has committed (R2).
     pub complete_before_removal: bool,
+    /// Answer while the removal of a member may still be recorded (R3).
+    pub answer_in_doubt: bool,
     /// Submit and send a write before its extent is durable in the activity log (R5).
     pub write_before_log: bool,
     /// Take a replica that was never met before for equal (R7).
@@ -51,5 +53,5 @@ macro_rules! questions {
 
 questions! {
     acknowledge_alone cool_early skip_reconciliation skip_grant_wait clear_dirty_at_connect trust_reconnect accept_old_session
-    forget_peer_hot complete_before_removal write_before_log trust_newcomer trust_old_image
+    forget_peer_hot complete_before_removal answer_in_doubt write_before_log trust_newcomer trust_old_image
 }

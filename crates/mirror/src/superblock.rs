@@ -64,7 +64,7 @@ impl Superblock {
     /// Exactly one block.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut w = Writer::default();
+        let mut w = Writer(Vec::with_capacity(SIZE));
         w.bytes(&MAGIC);
         w.u16(VERSION);
         let flags = [self.zeroed, self.target, self.old_image, self.presented.is_some()];

@@ -48,6 +48,21 @@ fn skip_grant_wait() {
 }
 
 #[test]
+fn answer_in_doubt() {
+    let mut world = World::new(2);
+    world.bugs = Bugs { answer_in_doubt: true, ..Bugs::default() };
+    world.bring_in_sync();
+    world.nodes[0].hears_ledger = false;
+    world.cut(0, 1);
+    world.run(1500);
+    world.heal(0, 1);
+    world.run(300);
+    let write = world.write(0, 0, 2, 4096);
+    world.run(300);
+    assert!(world.answer(0, write).is_some(), "nobody saw the rule broken: {}", world.dump());
+}
+
+#[test]
 fn trust_old_image() {
     let mut world = World::new(2);
     world.bugs = Bugs { trust_old_image: true, ..Bugs::default() };

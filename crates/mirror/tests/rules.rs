@@ -5,8 +5,8 @@
 mod world;
 
 use anshin_base::{GroupChange, Millis, ReplicaId};
-use anshin_mirror::wire::Message;
-use anshin_mirror::{Command, Event, FrontError, FrontOp, Input, RoleName};
+use anshin_mirror::wire::{AttachMode, Message};
+use anshin_mirror::{Command, Event, FrontError, FrontOp, Input, LinkId, RoleName};
 use bytes::Bytes;
 use world::disk::Keep;
 use world::{GROUP, MIB, World, id};
@@ -174,6 +174,37 @@ fn r3_an_unknown_outcome_is_resolved_by_reading() {
     assert_eq!(world.get(0, 0), 9);
 }
 
+/// Closes: a removal that nobody answered, recorded after the member came back, confirmed new writes, and the primary died: whoever
+/// holds the writes is no member any more.
+#[test]
+fn r3_nothing_is_answered_while_a_removal_may_still_be_recorded() {
+    let mut world = World::in_sync(2);
+    world.put(0, 0, 1);
+    let (generation, entry) = (world.generation(), world.entry.clone().unwrap());
+    // Node 0 proposes to remove node 1, and hears nothing of it.
+    world.nodes[0].hears_ledger = false;
+    world.cut(0, 1);
+    world.run(1500);
+    world.heal(0, 1);
+    world.run(300);
+    let write = world.write(0, 0, 2, 4096);
+    world.run(300);
+    assert!(world.nodes[0].lease_until > world.now && world.nodes[1].disk.byte(0) == 2, "node 1 is back");
+    assert_eq!(world.answer(0, write), None, "{}", world.dump());
+    world.nodes[0].hears_ledger = true;
+    world.quorum(false);
+    let why = world.status(0).suspended.unwrap();
+    assert!(why.contains(&id(1).to_string()) && why.contains("quorum"), "{why}");
+    world.quorum(true);
+    world.run(300);
+    assert_eq!((world.answer(0, write), world.status(0).suspended), (DONE, None));
+    assert_eq!((world.set(), world.status(0).counters.resync_compared_bytes), (vec![0, 1], 0));
+    let proposer = entry.primary.unwrap();
+    let in_sync = [(proposer.replica, proposer.session)].into();
+    let removal = GroupChange::SetMembers { group: GROUP, expect: generation, proposer, in_sync };
+    assert!(world.change(&removal).is_err(), "it comes too late now");
+}
+
 /// Closes: a possible member that is not waited for, because its addition is not known to be applied.
 #[test]
 fn r3_a_possible_member_is_waited_for_and_must_grant_the_lease() {
@@ -289,6 +320,45 @@ fn r5_a_removed_member_is_dirty_from_its_last_confirmed_flush() {
     world.start(2);
     world.run(3000);
     world.assert_equal();
+}
+
+/// Closes: an attach held up on a link that was replaced since, which makes a target of what is recorded as a member: after the
+/// primary's death nobody can be promoted.
+#[test]
+fn r5_an_attach_that_comes_late_over_a_replaced_link_changes_nothing() {
+    for primary_dies in [true, false] {
+        let mut world = World::in_sync(2);
+        world.put(0, 0, 7);
+        let generation = world.generation();
+        let early = |message: &Message| {
+            matches!(message, Message::Hello(_) | Message::Attach { mode: AttachMode::Target, .. })
+        };
+        let sent = world.sent.iter().filter(|(from, to, message)| (*from, *to) == (0, 1) && early(message));
+        let mut messages: Vec<Message> = sent.map(|(_, _, message)| message.clone()).collect();
+        let [Message::Hello(_), Message::Attach { number, .. }] = &mut messages[..] else {
+            panic!("{messages:?} was sent to node 1 before it became a member");
+        };
+        // The one that went before it, over another link.
+        *number -= 1;
+        let link = LinkId(1_000);
+        world.input(1, Input::LinkUp { link });
+        for message in messages {
+            world.input(1, Input::Received { link, message });
+        }
+        if primary_dies {
+            world.crash(0, Keep::All);
+            world.settle();
+            assert!(world.nodes[1].promotable, "{}", world.dump());
+            world.promote(1);
+            world.run(3000);
+            assert_eq!(world.get(1, 0), 7);
+        } else {
+            world.run(500);
+            world.put(0, 0, 8);
+            assert_eq!(world.generation(), generation, "nobody had to be removed");
+            world.assert_equal();
+        }
+    }
 }
 
 /// Closes: members of one set that differ in a write that was never acknowledged, for ever.

@@ -51,6 +51,7 @@ pub fn nodes(world: &mut World) {
             voter: None,
             volume: None,
             lease: None,
+            stalled: [0; 2],
             saved: None,
             saved_ledger: None,
             fresh: None,

@@ -5,6 +5,7 @@ use crate::{
     scenario::Scenario,
     world::{At, Event, MS, World},
 };
+use anshin_base::Member;
 use anshin_mirror::{FrontError, FrontOp, Input, RequestId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -226,11 +227,11 @@ impl World {
                 self.client_read(at, first, count, &may, quiet, &content)
             }
             Op::Write { first, count, stamp, fua } => {
-                self.oracles.i2.acknowledged(start, at, generation, "write");
+                self.acknowledged(start, at, generation, "write");
                 self.client.model.acknowledged(first, count, stamp, fua);
             }
             Op::Flush { number } => {
-                self.oracles.i2.acknowledged(start, at, generation, "flush");
+                self.acknowledged(start, at, generation, "flush");
                 self.client.model.flushed(number);
             }
         }
@@ -243,6 +244,15 @@ impl World {
             && well
         {
             self.oracles.i2.acknowledged(start, at, generation, "request");
+        }
+    }
+
+    /// Something that must last was answered well.
+    fn acknowledged(&mut self, start: u64, at: At, generation: u64, what: &str) {
+        self.oracles.i2.acknowledged(start, at, generation, what);
+        let node = &self.nodes[at];
+        if let (Some(replica), Some(volume)) = (node.replica, &node.volume) {
+            self.oracles.i1.acknowledged(Member { replica, session: volume.session });
         }
     }
 

@@ -1,8 +1,8 @@
 //! A disk with a volatile cache: at a power loss each write that was not flushed is independently old, new, or torn.
 
 use crate::rng::Rng;
-use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
 
 const PAGE: usize = 4_096;
 /// Bytes of a page, which is also a block of the dirty records.
@@ -16,23 +16,32 @@ pub fn zeroes(length: usize) -> Bytes {
     BLANK.get(..length).map_or_else(|| vec![0; length].into(), Bytes::from_static)
 }
 
-/// Bytes, of which only the pages that were ever written take memory. Copies share what neither has written since.
+/// Bytes, of which only the pages that were ever written take memory. A page shares the memory of the write that covered it
+/// whole, as do copies of it: disks of different replicas often hold the very same bytes.
 #[derive(Clone, Debug, Default)]
 struct Pages {
     length: usize,
-    pages: BTreeMap<usize, Arc<[u8; PAGE]>>,
+    /// Of [`PAGE`] bytes each.
+    pages: BTreeMap<usize, Bytes>,
 }
 
 impl Pages {
-    fn write(&mut self, offset: usize, mut bytes: &[u8]) {
-        let mut at = offset;
-        while !bytes.is_empty() {
-            let within = at % PAGE;
-            let take = bytes.len().min(PAGE - within);
-            let page = self.pages.entry(at / PAGE).or_insert_with(|| Arc::new([0; PAGE]));
-            Arc::make_mut(page)[within..within + take].copy_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-            at += take;
+    fn write(&mut self, offset: usize, bytes: &Bytes) {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let (number, within) = ((offset + taken) / PAGE, (offset + taken) % PAGE);
+            let take = (bytes.len() - taken).min(PAGE - within);
+            let part = bytes.slice(taken..taken + take);
+            taken += take;
+            if take == PAGE {
+                self.pages.insert(number, part);
+                continue;
+            }
+            let before = self.pages.entry(number).or_insert_with(|| zeroes(PAGE));
+            let mut page =
+                std::mem::take(before).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+            page[within..within + take].copy_from_slice(&part);
+            *before = page.freeze();
         }
     }
 
@@ -42,6 +51,11 @@ impl Pages {
 
     fn read(&self, offset: usize, length: usize) -> Bytes {
         let (first, last) = (offset / PAGE, (offset + length).div_ceil(PAGE));
+        if first + 1 == last {
+            let page = self.pages.get(&first);
+            return page
+                .map_or_else(|| zeroes(length), |page| page.slice(offset % PAGE..offset % PAGE + length));
+        }
         let mut pages = self.pages.range(first..last).peekable();
         if pages.peek().is_none() {
             return zeroes(length);
@@ -56,6 +70,11 @@ impl Pages {
         out.resize(length, 0);
         out.into()
     }
+}
+
+/// Whether two pages are the same; quickly if they are the same memory.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    std::ptr::eq(one, other) || one == other
 }
 
 /// A write that a power loss may undo.
@@ -125,6 +144,12 @@ impl Disk {
         self.current.page(usize::try_from(number).unwrap_or(usize::MAX))
     }
 
+    /// Whether a page is the same on both disks.
+    #[must_use]
+    pub fn same_page(&self, other: &Self, number: u64) -> bool {
+        same(self.page(number), other.page(number))
+    }
+
     /// Whether a power loss may take or tear something of the page.
     #[must_use]
     pub fn is_volatile(&self, page: u64) -> bool {
@@ -148,7 +173,7 @@ impl Disk {
         let pages = self.current.pages.keys().chain(other.current.pages.keys());
         pages
             .copied()
-            .filter(|page| self.current.page(*page) != other.current.page(*page))
+            .filter(|page| !same(self.current.page(*page), other.current.page(*page)))
             .min()
             .map(|page| (page * PAGE) as u64)
     }
@@ -168,7 +193,9 @@ impl Disk {
 
     /// The write is accepted: reads see it from now on.
     pub fn complete(&mut self, id: u64) {
-        if let Some(write) = self.pending.iter_mut().find(|write| write.id == id) {
+        // Pushed in the order of their ids.
+        if let Ok(at) = self.pending.binary_search_by_key(&id, |write| write.id) {
+            let write = &mut self.pending[at];
             write.complete = true;
             self.current.write(write.offset, &write.bytes);
         }
@@ -220,10 +247,11 @@ impl Disk {
                 kept.push(write);
                 continue;
             }
-            for (at, sector) in write.bytes.chunks(512).enumerate() {
+            for at in (0..write.bytes.len()).step_by(512) {
                 if rng.permille(500) {
-                    truth.write(write.offset + at * 512, sector);
-                    self.durable.write(write.offset + at * 512, sector);
+                    let sector = write.bytes.slice(at..write.bytes.len().min(at + 512));
+                    truth.write(write.offset + at, &sector);
+                    self.durable.write(write.offset + at, &sector);
                 }
             }
         }
@@ -265,7 +293,7 @@ impl Disk {
                 let to_edge = unit - (write.offset + at) % unit;
                 let end = if fate == 1 { write.bytes.len() } else { (at + to_edge).min(write.bytes.len()) };
                 if fate == 1 || rng.permille(500) {
-                    self.durable.write(write.offset + at, &write.bytes[at..end]);
+                    self.durable.write(write.offset + at, &write.bytes.slice(at..end));
                 }
                 at = end;
             }

@@ -32,6 +32,8 @@ pub enum Fault {
     SaveLedger { at: At },
     /// The node loses power, and its voter's log comes back as the copy put aside.
     RestoreLedger { at: At, back: u64 },
+    /// A node's disk does nothing for a while: the replica's, and with `ledger` also that of its voter.
+    Stall { at: At, length: u64, ledger: bool },
     /// A replica is lost for good.
     LoseReplica { at: At },
 }
@@ -65,6 +67,16 @@ pub fn plan(world: &mut World) {
         let back = world.rng.between(50 * MS, 1_000 * MS);
         add(world, save, Fault::SaveLedger { at });
         add(world, restore, Fault::RestoreLedger { at, back });
+    }
+    if world.scenario.stalls {
+        for _ in 0..world.rng.between(1, 3) {
+            let at = world.rng.index(world.scenario.data);
+            let time = world.rng.between(500 * MS, until - 500 * MS);
+            let longest = if world.rng.permille(300) { 12_000 * MS } else { 3_000 * MS };
+            let length = world.rng.between(50 * MS, longest).min(until - time);
+            let ledger = world.rng.permille(500);
+            add(world, time, Fault::Stall { at, length, ledger });
+        }
     }
     if world.scenario.replacements {
         for _ in 0..world.rng.between(1, 2) {
@@ -221,6 +233,14 @@ impl World {
             Fault::SaveLedger { at } => self.save_ledger(at),
             Fault::RestoreLedger { at, back } => self.restore_ledger(number, at, back),
             Fault::LoseReplica { at } => self.lose_replica(number, at),
+            Fault::Stall { at, length, ledger } => {
+                self.nodes[at].stalled[0] = self.nodes[at].stalled[0].max(now + length);
+                if ledger {
+                    self.nodes[at].stalled[1] = self.nodes[at].stalled[1].max(now + length);
+                }
+                // A primary gives up what does not answer at all, so that another copy can take over.
+                self.oracles.i10.expect_failure(at);
+            }
             Fault::FlushFails { at } => {
                 if let Some(volume) = &mut self.nodes[at].volume {
                     volume.flush_fails = true;
@@ -230,14 +250,14 @@ impl World {
         }
     }
 
-    /// Puts the copy in place, if that is within what must be tolerated: another member of the set has its own disk.
+    /// Puts the copy in place, if that is within what must be tolerated: another member of the set has its own disk. So it must
+    /// also be in every set that may still be recorded: a removal that is in some log counts as recorded before the copy was put
+    /// in place, as nobody can tell the two apart afterwards (docs/decisions/0008).
     fn restore_image(&mut self, at: At, back: u64) {
         let own = self.nodes[at].replica;
-        let others = self
-            .oracles
-            .i1
-            .newest()
-            .is_some_and(|entry| entry.in_sync.keys().any(|replica| Some(*replica) != own));
+        let i1 = &self.oracles.i1;
+        let others = i1.newest().is_some()
+            && i1.possible_sets().all(|set| set.keys().any(|replica| Some(*replica) != own));
         let Some(saved) = self.nodes[at].saved.take().filter(|_| others) else { return };
         self.lose_power(at);
         self.nodes[at].areas = saved;

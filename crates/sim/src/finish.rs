@@ -37,8 +37,7 @@ impl World {
         let proven = self.oracles.i4.proven;
         self.counts.insert("blocks proven equal", proven);
         if let Err(why) = self.converged() {
-            // A removal that was under way when the image was put in place can leave it as the only member: nobody
-            // living has seen more, and standing still with a name is all that may be done (R7).
+            // A removal can leave an image as the only member: standing still with a name is all that may be done (R7).
             if self.only_an_image_is_left() {
                 return self.count("stuck on an old image");
             }

@@ -30,7 +30,7 @@ impl Bug {
 }
 
 /// Every bug.
-pub const BUGS: [Bug; 16] = [
+pub const BUGS: [Bug; 17] = [
     Bug { name: "acknowledge-alone", scenario: "three", set: |set| set.mirror.acknowledge_alone = true },
     Bug { name: "cool-early", scenario: "extents", set: |set| set.mirror.cool_early = true },
     Bug { name: "skip-reconciliation", scenario: "three", set: |set| set.mirror.skip_reconciliation = true },
@@ -48,6 +48,7 @@ pub const BUGS: [Bug; 16] = [
         scenario: "strikes",
         set: |set| set.mirror.complete_before_removal = true,
     },
+    Bug { name: "answer-in-doubt", scenario: "strikes", set: |set| set.mirror.answer_in_doubt = true },
     Bug { name: "write-before-log", scenario: "extents", set: |set| set.mirror.write_before_log = true },
     Bug { name: "trust-old-image", scenario: "images", set: |set| set.mirror.trust_old_image = true },
     Bug { name: "trust-newcomer", scenario: "members", set: |set| set.mirror.trust_newcomer = true },

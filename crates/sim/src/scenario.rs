@@ -42,6 +42,8 @@ pub struct Scenario {
     pub replacements: bool,
     /// Whether a primary is struck while the removal of its secondary is under way.
     pub strikes: bool,
+    /// Whether disks stand still for a while: nothing fails, and nothing ends.
+    pub stalls: bool,
     /// In a thousand: volumes of more extents than the activity log holds.
     pub large_permille: u64,
     /// Size of the volume in bytes; varied by seed.
@@ -53,7 +55,7 @@ pub struct Scenario {
 }
 
 /// Every scenario by name.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, ..PAIR },
     PAIR,
     Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
@@ -62,6 +64,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario { name: "voters", voter_images: true, ..PAIR },
     Scenario { name: "members", data: 3, witnesses: 0, replacements: true, ..PAIR },
     Scenario { name: "extents", data: 3, witnesses: 0, large_permille: 1_000, ..PAIR },
+    Scenario { name: "stalls", data: 3, witnesses: 0, stalls: true, ..PAIR },
 ];
 
 const PAIR: Scenario = Scenario {
@@ -77,6 +80,7 @@ const PAIR: Scenario = Scenario {
     voter_images: false,
     replacements: false,
     strikes: false,
+    stalls: false,
     large_permille: 120,
     volume_bytes: 1 << 20,
     hot_extents: 7,
@@ -98,6 +102,7 @@ const NO_BUGS: Bugs = Bugs {
     accept_old_session: false,
     forget_peer_hot: false,
     complete_before_removal: false,
+    answer_in_doubt: false,
     write_before_log: false,
     trust_old_image: false,
 };

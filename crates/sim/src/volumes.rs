@@ -156,7 +156,8 @@ impl World {
         volume.open_last += 1;
         let number = volume.open_last;
         volume.open.insert(number, open);
-        self.after(delay, Event::VolumeDisk { at, start, number });
+        let begins = self.now.max(self.nodes[at].stalled[0]);
+        self.at(begins + delay, Event::VolumeDisk { at, start, number });
     }
 
     /// A disk command ended.
@@ -209,6 +210,7 @@ impl World {
         let voter = self.nodes[at].voter.as_ref().map(|voter| voter.start);
         let Some(volume) = &mut self.nodes[at].volume else { return };
         volume.proposals.insert(request);
+        self.oracles.i1.proposed(&change);
         match voter {
             Some(voter) => {
                 let message = Box::new(ToVoter::Propose { request, change });

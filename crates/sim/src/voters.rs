@@ -269,12 +269,12 @@ impl World {
 
     fn begin_step(&mut self, at: At, start: u64, batch: u64, step: usize) {
         let node = &mut self.nodes[at];
-        let Some(op) = node.voter.as_ref().and_then(|voter| voter.batch.as_ref()?.ops.get(step)) else {
+        let Some(op) = node.voter.as_mut().and_then(|voter| voter.batch.as_mut()?.ops.get_mut(step)) else {
             return;
         };
         let delay = match op {
             DiskOp::Write { area, offset, bytes } => {
-                node.ledger[place(*area)].submit(*offset, bytes::Bytes::copy_from_slice(bytes));
+                node.ledger[place(*area)].submit(*offset, std::mem::take(bytes).into());
                 50_000 + self.rng.below(100_000)
             }
             DiskOp::Flush { .. } => {
@@ -282,7 +282,8 @@ impl World {
                 200_000 + self.rng.below(if slow { 200 * MS } else { 2 * MS })
             }
         };
-        self.after(delay, Event::VoterDisk { at, start, batch, step });
+        let begins = self.now.max(self.nodes[at].stalled[1]);
+        self.at(begins + delay, Event::VoterDisk { at, start, batch, step });
     }
 
     /// A step of the voter's batch ended.

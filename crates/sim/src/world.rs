@@ -122,6 +122,8 @@ pub struct Node {
     pub ledger: [Disk; 2],
     /// The replica's data and metadata areas.
     pub areas: [Disk; 2],
+    /// Until when the disk does nothing: for the replica, and for the voter.
+    pub stalled: [u64; 2],
     /// Yesterday's copy of the areas.
     pub saved: Option<[Disk; 2]>,
     /// Yesterday's copy of the ledger.

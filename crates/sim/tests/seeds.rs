@@ -44,3 +44,19 @@ fn a_primary_that_acknowledges_alone_is_found() {
     let bug = prove::bug("acknowledge-alone").unwrap();
     assert!(prove::find(&bug, 0, 50, 1).is_some());
 }
+
+#[test]
+fn a_primary_that_answers_while_a_removal_is_in_doubt_is_found() {
+    let bug = prove::bug("answer-in-doubt").unwrap();
+    let found = prove::find(&bug, 0, 50, 1).unwrap();
+    assert!(found.violation.starts_with("I1: "), "{}", found.violation);
+}
+
+/// Each found something in its time; most histories have changed since, but they are cheap.
+#[test]
+fn the_seeds_that_once_were_red_are_green() {
+    for (name, seed) in [("members", 41_718), ("extents", 76_639), ("images", 239_748)] {
+        let report = run::seed(seed, Scenario::named(name).unwrap(), false);
+        assert_eq!(report.violations, [""; 0], "anshin-sim run --scenario {name} --seed {seed}");
+    }
+}

@@ -15,7 +15,7 @@ impl Replica {
         if self.role == Role::Opening {
             return None;
         }
-        let in_sync: Vec<ReplicaId> = self.in_sync().into_keys().collect();
+        let in_sync: Vec<ReplicaId> = self.recorded().keys().copied().collect();
         let primary = self.stamp().entry.as_ref().and_then(|entry| entry.primary);
         Some(Status {
             group: self.superblock.group,
@@ -97,6 +97,12 @@ impl Replica {
         self.maps.iter().map(Bitmap::version).sum()
     }
 
+    /// Changes whenever the dirty record towards `peer` does, within one start of the replica.
+    #[must_use]
+    pub fn record_version(&self, peer: ReplicaId) -> (usize, u64) {
+        self.slot_of(peer).map_or((usize::MAX, 0), |slot| (slot, self.maps[slot].version()))
+    }
+
     /// Every replica towards which a dirty record is kept. Towards any other, everything may differ.
     pub fn record_owners(&self) -> impl Iterator<Item = ReplicaId> {
         self.superblock.slots.iter().map(|slot| slot.replica).filter(|replica| replica.0 != 0)
@@ -106,6 +112,18 @@ impl Replica {
     /// not here.
     pub fn record(&self, peer: ReplicaId) -> impl Iterator<Item = (u32, &ExtentBits)> {
         self.slot_of(peer).into_iter().flat_map(|slot| self.maps[slot].extents())
+    }
+
+    /// Whether the dirty record towards `peer` names the block at `offset`.
+    #[must_use]
+    pub fn names(&self, peer: ReplicaId, offset: u64) -> bool {
+        self.slot_of(peer).is_some_and(|slot| self.maps[slot].contains(offset))
+    }
+
+    /// Whether this is a primary in whose stream `peer` takes no part at present.
+    #[must_use]
+    pub fn goes_on_without(&self, peer: ReplicaId) -> bool {
+        self.primary.is_some() && self.peers.get(&peer).is_none_or(|peer| peer.part != Part::On)
     }
 
     /// The numbering of writes that this replica makes or follows, or followed last.

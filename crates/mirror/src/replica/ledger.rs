@@ -154,7 +154,7 @@ impl Replica {
     /// Whether anybody counts on this session: recorded as a member or as primary.
     pub(super) fn counted_on(&self) -> bool {
         let me = self.me();
-        self.role == Role::Primary || self.in_sync().get(&me.replica) == Some(&me.session)
+        self.role == Role::Primary || self.recorded().get(&me.replica) == Some(&me.session)
     }
 
     /// The source of a full comparison is done: nobody who has seen more of the image shall refuse it for ever.

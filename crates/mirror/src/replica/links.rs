@@ -52,6 +52,8 @@ pub(super) struct Peer {
     /// It knows a newer entry than ours, or is still busy; not asked again before this.
     pub ask_after: Mono,
     pub highest: u64,
+    /// As a primary, in its present session: the number of the newest attach that came from it.
+    pub attach_newest: u64,
     /// Signs of life sent since it last did anything of what it was asked, while something is asked.
     pub idle_beats: u64,
 }
@@ -215,6 +217,7 @@ impl Replica {
         if peer.session != hello.member.session {
             peer.session = hello.member.session;
             peer.reconciled = false;
+            peer.attach_newest = 0;
         }
         peer.virgin = hello.virgin;
         peer.last_heard = Some(now);

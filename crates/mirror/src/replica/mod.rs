@@ -344,8 +344,14 @@ impl Replica {
     }
 
     /// The recorded set.
+    fn recorded(&self) -> &BTreeMap<ReplicaId, SessionId> {
+        static NOBODY: BTreeMap<ReplicaId, SessionId> = BTreeMap::new();
+        self.stamp().entry.as_ref().map_or(&NOBODY, |entry| &entry.in_sync)
+    }
+
+    /// A copy of the recorded set, for those who change something while they look at it.
     fn in_sync(&self) -> BTreeMap<ReplicaId, SessionId> {
-        self.stamp().entry.as_ref().map(|entry| entry.in_sync.clone()).unwrap_or_default()
+        self.recorded().clone()
     }
 
     fn slot_of(&self, replica: ReplicaId) -> Option<usize> {
@@ -361,7 +367,7 @@ impl Replica {
         if let Some(slot) = self.slot_of(replica) {
             return Some(slot);
         }
-        let in_sync = self.in_sync();
+        let in_sync = self.recorded();
         let places = self.view.as_ref().map(|view| &view.places[..]).unwrap_or_default();
         let slot = self.superblock.slots.iter().position(|slot| {
             slot.replica.0 == 0

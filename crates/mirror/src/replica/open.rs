@@ -132,7 +132,7 @@ impl Replica {
         self.superblock.session = self.config.session;
         // A lease may have been granted in the session before (R11). Only a replica that was never in a set with
         // another one cannot have.
-        let alone = self.in_sync().keys().all(|replica| *replica == self.superblock.replica);
+        let alone = self.recorded().keys().all(|replica| *replica == self.superblock.replica);
         if !alone {
             self.granted_until = self.now.after(self.grant_length());
         }

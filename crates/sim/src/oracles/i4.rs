@@ -2,7 +2,8 @@
 //!
 //! After each step of a replica its dirty records are compared with those before it, over restarts too. Every block that
 //! left a record towards a peer is looked up on both simulated disks: it must be the same there, or one of the two must
-//! know a write into it that is on its way within their common reign. Only where the peer has restarted since the proof, or
+//! know a write into it that is on its way within their common reign, or the peer, a primary that has lost the link, must
+//! name it in its own dirty record: it wrote there since. Only where the peer has restarted since the proof, or
 //! gone over to another reign or a newer generation (or the record was lost in the owner's own restart), it is enough
 //! that the peer's own records say that the block may differ. What is the same, but not durable, must stand in the
 //! records on that disk.
@@ -29,7 +30,15 @@ type Record = BTreeMap<u32, ExtentBits>;
 struct Known {
     session: SessionId,
     version: u64,
-    towards: BTreeMap<ReplicaId, Record>,
+    towards: BTreeMap<ReplicaId, Towards>,
+}
+
+/// A record towards one peer.
+#[derive(Debug)]
+struct Towards {
+    /// Changes with it, see [`Replica::record_version`].
+    version: (usize, u64),
+    record: Record,
 }
 
 /// See the module.
@@ -63,30 +72,37 @@ impl I4 {
         if !volume.replica.is_open() {
             return;
         }
-        let towards =
-            volume.replica.record_owners().map(|peer| (peer, record(&volume.replica, peer))).collect();
-        let now = Known { session, version, towards };
-        let before = self.known.remove(&owner);
+        let mut before = self.known.remove(&owner);
         let restarted = before.as_ref().is_some_and(|before| before.session != session);
+        let mut now = Known { session, version, towards: BTreeMap::new() };
         // Towards a replica without a record everything may differ: a new record begins with all, one that ends shrinks
         // nothing.
         let mut everything = None;
-        for (peer, record) in &now.towards {
-            let known = before.as_ref().and_then(|before| before.towards.get(peer));
-            let before = match known {
-                Some(known) => known,
+        for peer in volume.replica.record_owners() {
+            let known = before.as_mut().and_then(|before| before.towards.remove(&peer));
+            let version = volume.replica.record_version(peer);
+            if let Some(same) = known.as_ref().filter(|known| !restarted && known.version == version) {
+                debug_assert_eq!(same.record, record(&volume.replica, peer));
+                now.towards.extend(known.map(|known| (peer, known)));
+                continue;
+            }
+            let record = record(&volume.replica, peer);
+            let before = match &known {
+                Some(known) => &known.record,
                 None => everything.get_or_insert_with(|| all(node.areas[0].length())),
             };
-            let holder = nodes.iter().find(|node| node.replica == Some(*peer));
+            let holder = nodes.iter().find(|node| node.replica == Some(peer));
             // Of a copy put in its place nothing is known; what it holds itself is judged when it goes on.
-            let Some(holder) = holder.filter(|_| !(restarted && images.is_image(owner))) else { continue };
-            for (extent, bits) in before {
-                let bits = without(bits, record.get(extent));
-                if bits.iter().any(|byte| *byte != 0) {
-                    let left = Left { owner: (owner, node), peer: (*peer, holder), extent: *extent, bits };
-                    self.judge(&left, restarted, images.is_image(*peer));
+            if let Some(holder) = holder.filter(|_| !(restarted && images.is_image(owner))) {
+                for (extent, bits) in before {
+                    let bits = without(bits, record.get(extent));
+                    if bits.iter().any(|byte| *byte != 0) {
+                        let left = Left { owner: (owner, node), peer: (peer, holder), extent: *extent, bits };
+                        self.judge(&left, restarted, images.is_image(peer));
+                    }
                 }
             }
+            now.towards.insert(peer, Towards { version, record });
         }
         self.known.insert(owner, now);
     }
@@ -95,17 +111,19 @@ impl I4 {
         let (owner, holder) = (left.owner.1, left.peer.1);
         let strict = !restarted && left.together();
         let unsettled: Vec<Range> = [owner, holder].into_iter().flat_map(unsettled).collect();
+        let mut lost = [(left.owner, left.peer.0), (left.peer, left.owner.0)]
+            .map(|((replica, node), other)| (replica, node, OnDisk::new(node, other)));
         for page in left.pages() {
             self.proven += 1;
             let range = Range { offset: page * PAGE_BYTES, length: PAGE_BYTES };
             let on_its_way = unsettled.iter().any(|other| overlap(other, &range));
-            let equal = owner.areas[0].page(page) == holder.areas[0].page(page);
+            let equal = owner.areas[0].same_page(&holder.areas[0], page);
             if equal || on_its_way {
-                let lost = [(left.owner, left.peer.0), (left.peer, left.owner.0)];
-                let lost = lost.into_iter().find(|((_, node), other)| {
-                    equal && node.areas[0].is_volatile(page) && !covered_on_disk(node, *other, range.offset)
+                let lost = lost.iter_mut().find_map(|(replica, node, on_disk)| {
+                    let volatile = equal && node.areas[0].is_volatile(page);
+                    (volatile && !on_disk.covers(range.offset)).then_some(*replica)
                 });
-                if let Some(((replica, _), _)) = lost {
+                if let Some(replica) = lost {
                     self.violate(&format!(
                         "{} ticked off block {page} towards {}, but {replica} would lose it in a power loss and its \
                          records do not say so",
@@ -114,7 +132,11 @@ impl I4 {
                 }
                 continue;
             }
-            let covered = !strict && (peer_is_image || covers(holder, left.owner.0, range.offset));
+            let covered = if strict {
+                written_since(holder, left.owner.0, range.offset)
+            } else {
+                peer_is_image || covers(holder, left.owner.0, range.offset)
+            };
             if !covered {
                 let how = if restarted { "lost in a restart" } else { "ticked off" };
                 self.violate(&format!(
@@ -180,15 +202,37 @@ fn unsettled(node: &Node) -> Vec<Range> {
     node.volume.as_ref().map(|volume| volume.replica.unsettled()).unwrap_or_default()
 }
 
+/// Whether the difference is what the peer wrote as primary after it lost the link: no part of what was proven equal, so that
+/// its own dirty record must name it. The activity log does not count: it answers only for those who take part.
+fn written_since(peer: &Node, owner: ReplicaId, offset: u64) -> bool {
+    let replica = peer.volume.as_ref().map(|volume| &volume.replica);
+    replica.is_some_and(|replica| replica.goes_on_without(owner) && replica.names(owner, offset))
+}
+
 /// Whether a node's own records say that the block may differ from `peer`'s: as it runs, or as its disk has it.
 fn covers(node: &Node, peer: ReplicaId, offset: u64) -> bool {
     match node.volume.as_ref().filter(|volume| volume.replica.is_open()) {
         Some(volume) => volume.replica.may_differ(peer, offset),
-        None => covered_on_disk(node, peer, offset),
+        None => OnDisk::new(node, peer).covers(offset),
     }
 }
 
-fn covered_on_disk(node: &Node, peer: ReplicaId, offset: u64) -> bool {
-    let records = Records::read(|offset, length| node.areas[1].read_durable(offset, length));
-    records.is_none_or(|records| records.may_differ(peer, offset))
+/// What the records of a node's disk say towards a peer, read when first asked.
+struct OnDisk<'a> {
+    node: &'a Node,
+    peer: ReplicaId,
+    records: Option<Option<Records>>,
+}
+
+impl<'a> OnDisk<'a> {
+    fn new(node: &'a Node, peer: ReplicaId) -> Self {
+        Self { node, peer, records: None }
+    }
+
+    fn covers(&mut self, offset: u64) -> bool {
+        let meta = &self.node.areas[1];
+        let read = || Records::read(|offset, length| meta.read_durable(offset, length));
+        let records = self.records.get_or_insert_with(read);
+        records.as_ref().is_none_or(|records| records.may_differ(self.peer, offset))
+    }
 }

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Ledger {
     verdict: Verdict,
     leaders: BTreeMap<u64, At>,
-    /// Term and content of every entry that any voter knew to be committed.
-    committed: BTreeMap<u64, (u64, u32)>,
+    /// Term and content of every entry that any voter knew to be committed, by its index.
+    committed: Vec<Option<(u64, u32)>>,
     /// Checksum of the state right after an index was applied.
     states: BTreeMap<u64, u64>,
     applied: BTreeMap<At, u64>,
@@ -110,9 +110,12 @@ impl Ledger {
     fn compare(&mut self, at: At, engine: &Engine) {
         let committed = engine.committed();
         let recent = engine.log().filter(|(index, ..)| *index <= committed && *index + 40 > committed);
-        for (index, term, sum) in recent.collect::<Vec<_>>() {
-            let known = *self.committed.entry(index).or_insert((term, sum));
-            if known != (term, sum) {
+        for (index, term, sum) in recent {
+            let place = usize::try_from(index).unwrap_or_default();
+            if self.committed.len() <= place {
+                self.committed.resize(place + 1, None);
+            }
+            if *self.committed[place].get_or_insert((term, sum)) != (term, sum) {
                 self.violate(&format!(
                     "entry {index} was committed twice with different content (node {at})"
                 ));

@@ -170,9 +170,9 @@ impl Replica {
     }
 
     /// Answers, if the lease is valid at this moment (R11). The data does not rest on the clock, only who may speak:
-    /// a successor's first answer comes after our last.
+    /// a successor's first answer comes after our last. And only while it is known who is in the set (R3).
     pub(super) fn answer_pass(&mut self) {
-        if !self.lease_valid() {
+        if !self.lease_valid() || self.in_doubt() {
             return;
         }
         for (id, result) in std::mem::take(&mut self.pri().answers) {

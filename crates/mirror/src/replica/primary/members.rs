@@ -42,7 +42,7 @@ impl Replica {
     pub(in crate::replica) fn own_disk_hangs(&self) -> bool {
         self.primary.is_some()
             && self.oldest_command.1 > self.beats_of_silence(STUCK_MEMBER)
-            && self.in_sync().len() > 1
+            && self.recorded().len() > 1
     }
 
     /// Notices peers that live but do nothing of what they were asked. Counted in signs of life, not in time: after a
@@ -132,7 +132,7 @@ impl Replica {
         }
         let (generation, until) = (self.stamp().generation(), self.lease_until());
         self.write_lease(generation, until);
-        let why = (!self.lease_valid()).then(|| self.why_suspended());
+        let why = if self.lease_valid() { self.why_in_doubt() } else { Some(self.why_suspended()) };
         match (&why, self.pri().suspended.is_some()) {
             (Some(why), false) => self.event(Event::Suspended { why: why.clone() }),
             (None, true) => self.event(Event::Resumed),
@@ -157,13 +157,33 @@ impl Replica {
         format!("replica {} does not answer; {end}", missing.join(", "))
     }
 
+    /// Whether the set may shrink to less than what is waited for, without us hearing of it. Nothing is answered then: we may
+    /// die, the removal be recorded, and whoever has everything that was answered be no member any more (R2, R3).
+    pub(super) fn in_doubt(&self) -> bool {
+        let broken = self.bugs.answer_in_doubt() || self.bugs.complete_before_removal();
+        self.primary.as_ref().is_some_and(|primary| !primary.doubted.is_empty()) && !broken
+    }
+
+    /// A doubt is said where it lasts: the ledger cannot end it now, or requests have been held for longer.
+    fn why_in_doubt(&self) -> Option<String> {
+        let primary = self.primary.as_ref().filter(|_| self.in_doubt())?;
+        let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
+        if quorate && primary.suspended.is_none() {
+            return None;
+        }
+        let doubted: Vec<String> = primary.doubted.iter().map(ReplicaId::to_string).collect();
+        let end =
+            if quorate { "it is being settled" } else { "the ledger has no quorum: bring back a voter" };
+        let doubted = doubted.join(", ");
+        Some(format!("whether replica {doubted} was removed from the in-sync set is not known; {end}"))
+    }
+
     /// Asks peers to take part.
     pub(super) fn attach_pass(&mut self) {
         let stage = self.stage();
         if stage < Stage::Reconciling {
             return;
         }
-        let in_sync = self.in_sync();
         let ready: Vec<(ReplicaId, SessionId, bool)> = self
             .peers
             .iter()
@@ -172,11 +192,9 @@ impl Replica {
             .map(|(replica, peer)| (*replica, peer.session, peer.reconciled))
             .collect();
         for (replica, session, reconciled) in ready {
-            let mode = match in_sync.get(&replica) {
-                Some(recorded) if *recorded == session && reconciled => AttachMode::Resume,
-                Some(recorded) if *recorded == session && stage == Stage::Reconciling => {
-                    AttachMode::Reconcile
-                }
+            let mode = match self.recorded().get(&replica).copied() {
+                Some(recorded) if recorded == session && reconciled => AttachMode::Resume,
+                Some(recorded) if recorded == session && stage == Stage::Reconciling => AttachMode::Reconcile,
                 Some(_) if !self.bugs.accept_old_session() => continue,
                 // Possibly a member already: the answer to the proposal comes first.
                 _ if self.pri().maybe.contains_key(&replica) => continue,
@@ -193,7 +211,7 @@ impl Replica {
     }
 
     pub(super) fn attached(&mut self, replica: ReplicaId, number: u64, received: Seq, window: Vec<Range>) {
-        let session = self.in_sync().get(&replica).copied();
+        let session = self.recorded().get(&replica).copied();
         let Some(peer) = self.peers.get_mut(&replica) else { return };
         if peer.part != (PeerPart::Asked { number, answered: false }) {
             return;
@@ -262,7 +280,7 @@ impl Replica {
         // Both were zeroed when made and neither log ever named an extent: nothing was ever written to either, so
         // they are equal (I4). The check is made now, not when the peer greeted.
         let virgin = self.virgin() && peer_virgin;
-        let accept = self.bugs.accept_old_session() && self.in_sync().contains_key(&replica);
+        let accept = self.bugs.accept_old_session() && self.recorded().contains_key(&replica);
         if virgin || accept {
             self.maps[slot].clear_all();
         }
@@ -293,11 +311,16 @@ impl Replica {
             return;
         }
         let desired = self.desired(stage);
-        let in_sync = self.in_sync();
         let undecided = self.pri().maybe.keys().any(|replica| !desired.contains_key(replica));
-        if desired == in_sync && !undecided {
+        // Also the set as it is, where a removal may still be recorded: whichever comes first, the other is refused (R3).
+        if desired == *self.recorded() && !undecided && self.pri().doubted.is_empty() {
             return;
         }
+        let in_sync = self.in_sync();
+        let me = self.superblock.replica;
+        let removed = in_sync.iter().filter(|(replica, session)| desired.get(replica) != Some(session));
+        let removed = removed.map(|(replica, _)| *replica).filter(|replica| *replica != me);
+        self.pri().doubted.extend(removed);
         let added = desired.iter().filter(|(replica, _)| !in_sync.contains_key(replica));
         let added: BTreeMap<_, _> = added.map(|(replica, session)| (*replica, *session)).collect();
         self.pri().maybe.extend(added);
@@ -327,9 +350,9 @@ impl Replica {
     fn desired(&self, stage: Stage) -> BTreeMap<ReplicaId, SessionId> {
         let me = self.me();
         let mut desired = BTreeMap::from([(me.replica, me.session)]);
-        for (replica, session) in self.in_sync() {
-            if replica != me.replica && self.keeps(replica, session) {
-                desired.insert(replica, session);
+        for (replica, session) in self.recorded() {
+            if *replica != me.replica && self.keeps(*replica, *session) {
+                desired.insert(*replica, *session);
             }
         }
         if stage == Stage::Serving {

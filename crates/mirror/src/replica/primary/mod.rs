@@ -99,6 +99,8 @@ pub(super) struct Primary {
     propose_after: Mono,
     /// Members that unanswered or unknown proposals may have made (R3).
     maybe: BTreeMap<ReplicaId, SessionId>,
+    /// Members whose removal was proposed and may still be recorded at any time, whatever becomes of us (R3).
+    doubted: BTreeSet<ReplicaId>,
     /// A flush of our own, so that extents can cool.
     cooling: Option<Seq>,
     /// The union of all open windows (R6), once known.
@@ -155,6 +157,7 @@ impl Primary {
             proposal: None,
             propose_after: now,
             maybe: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             cooling: None,
             window: None,
             windows: BTreeMap::new(),
@@ -236,6 +239,7 @@ impl Replica {
         let primary = self.pri();
         // Every proposal made so far compared an older generation: none of them can be applied any more (R3).
         primary.maybe.clear();
+        primary.doubted.clear();
         primary.proposal = None;
         let now = self.now;
         for (replica, session) in &old {
@@ -346,7 +350,7 @@ impl Replica {
 
     /// The other members of the recorded set, and those that a proposal may have made members.
     fn others(&self) -> BTreeSet<ReplicaId> {
-        let mut others: BTreeSet<_> = self.in_sync().into_keys().collect();
+        let mut others: BTreeSet<_> = self.recorded().keys().copied().collect();
         if let Some(primary) = &self.primary {
             others.extend(primary.maybe.keys().copied());
         }

@@ -27,6 +27,9 @@ impl Replica {
         if !names_sender {
             return self.close(link, "an attach by a replica that is not the recorded primary");
         }
+        if self.overtaken(replica, asked.number) {
+            return self.close(link, "an attach that was overtaken by a later one");
+        }
         if asked.stamp.newer_than(self.stamp()) {
             self.learn(asked.stamp.clone());
         }
@@ -36,6 +39,16 @@ impl Replica {
             Role::Deposed => self.stream.deferred = Some((link, replica, asked)),
             Role::Opening | Role::Primary | Role::Failed => {}
         }
+    }
+
+    /// Whether a later attach of the same primary came before this one, over a link that replaced this one's. What came of the
+    /// later one may be recorded by now: as the target of a resync that nobody makes any more, a member could not be promoted
+    /// (R5). A session numbers its attaches upwards, whatever the link.
+    fn overtaken(&mut self, replica: ReplicaId, number: u64) -> bool {
+        let Some(peer) = self.peers.get_mut(&replica) else { return false };
+        let overtaken = number < peer.attach_newest;
+        peer.attach_newest = peer.attach_newest.max(number);
+        overtaken
     }
 
     pub(in crate::replica) fn take_deferred_attach(&mut self) {
