@@ -1,7 +1,7 @@
 //! The replica's two files: carries out the core's disk commands on the ring.
 
 use crate::{
-    buffer::{ALIGNMENT, LARGEST},
+    buffer::{ALIGNMENT, LARGEST, Pool},
     io::{Io, Tag as IoTag},
     ring::{Done, Fd, Op},
 };
@@ -18,6 +18,8 @@ pub struct Tag(Token);
 struct Area {
     fd: Fd,
     direct: bool,
+    /// Every command goes to the kernel's workers: see [`tells_whether_it_waits`].
+    aside: bool,
     /// Offsets and lengths must be multiples of this for direct I/O.
     alignment: u32,
     bytes: u64,
@@ -107,7 +109,7 @@ impl Disk {
         let area = self.area(region);
         let (fd, buffer) = (area.fd.clone(), io.pool.take(length as usize));
         self.jobs.insert(token, Job::Read { region, offset, at: 0 });
-        io.push(Op::Read { fd, buffer, from: 0, offset }, IoTag::Disk(Tag(token)));
+        self.area(region).push(io, Op::Read { fd, buffer, from: 0, offset }, token);
     }
 
     /// Starts a write.
@@ -118,7 +120,7 @@ impl Disk {
         let aligned = (data.as_ptr() as usize).is_multiple_of(512.max(area.alignment as usize));
         let data = if area.direct && !aligned { io.pool.copy(&data).freeze() } else { data };
         self.jobs.insert(token, Job::Write { region, offset, rest: data.clone() });
-        io.push(Op::Write { fd, data, offset }, IoTag::Disk(Tag(token)));
+        self.area(region).push(io, Op::Write { fd, data, offset }, token);
     }
 
     /// Starts zeroing a range of the data area.
@@ -148,14 +150,14 @@ impl Disk {
             }
         };
         self.jobs.insert(token, Job::Zero(zero));
-        io.push(op, IoTag::Disk(Tag(token)));
+        self.data.push(io, op, token);
     }
 
     /// Starts a flush.
     pub fn flush(&mut self, io: &mut Io, token: Token, region: Region) {
         let fd = self.area(region).fd.clone();
         self.jobs.insert(token, Job::Flush);
-        io.push(Op::Sync { fd }, IoTag::Disk(Tag(token)));
+        self.area(region).push(io, Op::Sync { fd }, token);
     }
 
     /// A completion came back: the core's input if the command has ended.
@@ -195,11 +197,9 @@ impl Disk {
                 let (at, count) = (at + count as usize, u64::from(count));
                 if at < buffer.len() {
                     self.jobs.insert(token, Job::Read { region, offset: offset + count, at });
-                    let fd = self.area(region).fd.clone();
-                    io.push(
-                        Op::Read { fd, buffer, from: at, offset: offset + count },
-                        IoTag::Disk(Tag(token)),
-                    );
+                    let area = self.area(region);
+                    let fd = area.fd.clone();
+                    area.push(io, Op::Read { fd, buffer, from: at, offset: offset + count }, token);
                     return None;
                 }
                 Ok(buffer.freeze())
@@ -246,8 +246,26 @@ impl Area {
         let bytes = u64::try_from(found.st_size).unwrap_or(0);
         let reserved = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512) >= bytes;
         let alignment = if direct { direct_alignment(&fd) } else { 512 };
-        Ok(Self { fd: Rc::new(fd), direct, alignment, bytes, reserved })
+        let aside = !tells_whether_it_waits(&fd);
+        Ok(Self { fd: Rc::new(fd), direct, aside, alignment, bytes, reserved })
     }
+
+    fn push(&self, io: &mut Io, op: Op, token: Token) {
+        let tag = IoTag::Disk(Tag(token));
+        if self.aside { io.push_aside(op, tag) } else { io.push(op, tag) }
+    }
+}
+
+/// Whether the file system can refuse a request for which it would have to wait (`RWF_NOWAIT`).
+///
+/// io_uring tries a request on the calling thread first. Where the file system cannot refuse, it asks whether the file is
+/// ready as it would ask of a socket; FUSE answers that it always is, and the thread then waits in the kernel for as long
+/// as the disk takes: nothing of the volume would go on, not even the signs of life and the word that the disk hangs.
+fn tells_whether_it_waits(fd: &impl std::os::fd::AsFd) -> bool {
+    let mut block = Pool::default().take(ALIGNMENT);
+    let parts = &mut [io::IoSliceMut::new(&mut block)];
+    let tried = rustix::io::preadv2(fd, parts, 0, rustix::io::ReadWriteFlags::NOWAIT);
+    !matches!(tried, Err(rustix::io::Errno::OPNOTSUPP))
 }
 
 /// What direct I/O on this file asks for. Kernels before 6.1 do not tell; then the whole block of [`ALIGNMENT`] is safe.
@@ -262,3 +280,6 @@ fn direct_alignment(fd: &impl std::os::fd::AsFd) -> u32 {
         _ => fallback,
     }
 }
+
+#[cfg(test)]
+mod tests;

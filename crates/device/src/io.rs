@@ -50,6 +50,11 @@ impl Io {
         self.ring.push(op, tag);
     }
 
+    /// Starts an operation that may take any time, beside this thread.
+    pub fn push_aside(&mut self, op: Op, tag: Tag) {
+        self.ring.push_aside(op, tag);
+    }
+
     /// Waits for completions.
     ///
     /// # Errors

@@ -172,7 +172,18 @@ impl<T> Ring<T> {
     }
 
     /// Puts an operation on the ring. It starts at the next [`Self::wait`], or earlier.
+    ///
+    /// The kernel tries it on the calling thread first, without waiting if the file can tell that it would have to.
     pub fn push(&mut self, op: Op, tag: T) {
+        self.put(op, tag, squeue::Flags::empty());
+    }
+
+    /// As [`Self::push`], carried out by the kernel's workers from the beginning, so that it cannot hold up the calling thread.
+    pub fn push_aside(&mut self, op: Op, tag: T) {
+        self.put(op, tag, squeue::Flags::ASYNC);
+    }
+
+    fn put(&mut self, op: Op, tag: T, flags: squeue::Flags) {
         let (entry, held, fd) = prepare(op);
         let slot = Slot { tag, held, fd };
         let index = match self.free.pop() {
@@ -185,7 +196,7 @@ impl<T> Ring<T> {
                 self.slots.len() - 1
             }
         };
-        let entry = entry.user_data(index as u64);
+        let entry = entry.user_data(index as u64).flags(flags);
         // SAFETY: everything the entry points to lives in the slot, whose heap memory does not move (buffers and boxes),
         // until its completion has been taken.
         while unsafe { self.uring.submission().push(&entry) }.is_err() {

@@ -1,7 +1,7 @@
 //! How long requests take.
 
 use crate::control::Latency;
-use anshin_base::Mono;
+use anshin_base::{Millis, Mono};
 use anshin_mirror::{FrontOp, RequestId};
 use std::collections::HashMap;
 
@@ -72,6 +72,12 @@ impl Stats {
         }
     }
 
+    /// For how long the oldest request that is not answered has waited.
+    #[must_use]
+    pub fn waiting(&self, now: Mono) -> Millis {
+        self.open.values().map(|(since, _)| now.since(*since)).max().unwrap_or_default()
+    }
+
     /// Reads, writes, flushes.
     #[must_use]
     pub fn latencies(&self) -> [Latency; 3] {
@@ -82,6 +88,18 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oldest_unanswered_request_tells_how_long_all_wait() {
+        let at = |ms| Mono(0).after(Millis(ms));
+        let mut stats = Stats::default();
+        assert_eq!(stats.waiting(at(9)), Millis(0));
+        stats.begin(at(1_000), RequestId(1), &FrontOp::Flush);
+        stats.begin(at(2_000), RequestId(2), &FrontOp::Flush);
+        assert_eq!(stats.waiting(at(5_000)), Millis(4_000));
+        stats.end(at(5_000), RequestId(1));
+        assert_eq!(stats.waiting(at(5_000)), Millis(3_000));
+    }
 
     #[test]
     fn quantiles_round_up_to_powers_of_two() {

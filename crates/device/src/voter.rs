@@ -27,6 +27,8 @@ pub const FRAME_VERSION: u16 = 1;
 pub const FRAME_MAX: usize = 64 << 10;
 /// Between two attempts to connect.
 const RETRY: Millis = Millis(100);
+/// The report is said again after this, also when nothing changed: by that the voter knows a process that stands still.
+const REPEAT: Millis = Millis(1_000);
 const INBOX: usize = 64 << 10;
 
 /// What a completion is about; the number tells connections apart.
@@ -53,6 +55,7 @@ pub struct Client {
     number: u64,
     tried: Mono,
     report: Option<ReplicaReport>,
+    reported: Mono,
     pending: HashSet<u64>,
     /// Proposals made without a connection; answered unknown at the next tick, so that the core does not spin.
     lost: Vec<u64>,
@@ -83,28 +86,36 @@ impl Client {
             number: 0,
             tried: Mono(0),
             report: None,
+            reported: Mono(0),
             pending: HashSet::new(),
             lost: Vec::new(),
             last: None,
         }
     }
 
-    /// Connects if need be. The core learns of the ledger only after its first report, so nothing happens before.
+    /// Connects if need be, or repeats the report. The core learns of the ledger only after its first report, so nothing
+    /// happens before.
     fn tick(&mut self, io: &mut Io, inputs: &mut Vec<Input>) {
         let unknown = |request| Input::Proposed { request, outcome: Outcome::Unknown };
         inputs.extend(self.lost.drain(..).map(unknown));
         let now = io.now();
-        if self.connection.is_some() || now.since(self.tried) < RETRY {
+        let Some(report) = self.report.clone() else { return };
+        if self.connection.is_some() {
+            if now.since(self.reported) >= REPEAT {
+                self.send_report(io, report);
+            }
             return;
         }
-        let Some(report) = self.report.clone() else { return };
+        if now.since(self.tried) < RETRY {
+            return;
+        }
         self.tried = now;
         match connect(&self.path) {
             Ok(fd) => {
                 self.number += 1;
                 self.connection = Some(Connection { fd, outbox: Outbox::default(), input: BytesMut::new() });
                 tracing::info!("connected to the voter");
-                self.send(io, &ToVoter::Report(report));
+                self.send_report(io, report);
                 self.receive(io);
             }
             Err(error) => tracing::debug!(%error, "the voter cannot be reached"),
@@ -116,6 +127,11 @@ impl Client {
             let op = Op::Receive { fd: connection.fd.clone(), buffer: io.pool.take(INBOX), from: 0 };
             io.push(op, IoTag::Voter(Tag::Receive(self.number)));
         }
+    }
+
+    fn send_report(&mut self, io: &mut Io, report: ReplicaReport) {
+        self.reported = io.now();
+        self.send(io, &ToVoter::Report(report));
     }
 
     fn send(&mut self, io: &mut Io, message: &ToVoter) {
@@ -216,7 +232,7 @@ impl Voter {
         match self {
             Self::Socket(client) => {
                 client.report = Some(report.clone());
-                client.send(io, &ToVoter::Report(report));
+                client.send_report(io, report);
                 client.tick(io, inputs);
             }
             Self::Standalone(ideal) => ideal.report(&report, inputs),
@@ -248,4 +264,46 @@ fn connect(path: &std::path::Path) -> io::Result<Fd> {
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::fs::fcntl_setfl(&socket, rustix::fs::OFlags::empty())?;
     Ok(Rc::new(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anshin_base::{GroupId, LedgerIndex, ReplicaId, SessionId};
+    use std::{io::Read, os::unix::net::UnixListener};
+
+    #[test]
+    fn a_report_is_said_again_although_nothing_changed() {
+        let path = std::env::temp_dir().join(format!("anshin-report-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let report = ReplicaReport {
+            group: GroupId(7),
+            replica: ReplicaId(5),
+            session: SessionId(1),
+            progress: 2,
+            promotable: true,
+            ledger_index: LedgerIndex(3),
+        };
+        let expected = frame(&ToVoter::Report(report.clone()));
+        let mut io = Io::new().unwrap();
+        let mut client = Client::new(path.clone());
+        client.report = Some(report);
+        client.tick(&mut io, &mut Vec::new());
+        let (mut voter, _) = listener.accept().unwrap();
+        std::fs::remove_file(path).unwrap();
+        for _ in 0..2 {
+            let mut done = Vec::new();
+            while !done.iter().any(|one: &Done<IoTag>| matches!(one.tag, IoTag::Voter(Tag::Send(_)))) {
+                io.wait(&mut done).unwrap();
+            }
+            for one in done {
+                client.completed(&mut io, one, &mut Vec::new());
+            }
+            let mut said = vec![0; expected.len()];
+            voter.read_exact(&mut said).unwrap();
+            assert_eq!(said, expected);
+            client.reported = Mono(0);
+            client.tick(&mut io, &mut Vec::new());
+        }
+    }
 }

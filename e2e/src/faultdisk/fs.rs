@@ -15,10 +15,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Nothing may be remembered by the kernel: a crash changes files behind its back.
 const TTL: Duration = Duration::ZERO;
+
+/// How often a disk that takes its time looks whether it was healed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Mounts the disk whose durable content is `root` at `mountpoint` and serves it until unmounted.
 pub fn serve(root: &Path, mountpoint: &Path, socket: &Path, seed: u64) -> Result<()> {
@@ -57,12 +60,19 @@ impl Mounted {
         self.paths().get(&inode.0).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
     }
 
+    /// The disk, after the time that it takes. Healing ends the wait.
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        let delay = lock(&self.disk).delay();
-        if !delay.is_zero() {
-            std::thread::sleep(delay);
+        let start = Instant::now();
+        loop {
+            let disk = lock(&self.disk);
+            match disk.delay().checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+                None => return disk,
+                Some(left) => {
+                    drop(disk);
+                    std::thread::sleep(left.min(LOOK));
+                }
+            }
         }
-        lock(&self.disk)
     }
 
     /// The kernel's number for a file: the backing one, except that the root is always 1.

@@ -8,10 +8,12 @@
 //! | [`machine`] | what runs inside: the keeper of the namespaces and the node's process 1 |
 //! | [`node`] | start, kill, freeze, and running commands inside |
 //! | [`loops`] | loop devices that a dead node leaves behind |
+//! | [`limited`] | commands that end within a limit |
 //! | [`forward`] | publishing a node's port on the host's loopback |
 //! | [`up`] | a whole lab up and down |
 
 pub mod forward;
+pub mod limited;
 pub mod loops;
 pub mod machine;
 pub mod node;

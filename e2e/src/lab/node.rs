@@ -267,12 +267,15 @@ pub fn hold_program(lab: &Lab, node: &str, held: bool) -> Result<()> {
 }
 
 /// Processes of a node whose command line contains all of `words`.
+///
+/// A child bears its parent's words until it runs a program of its own; it is none of those meant.
 pub fn processes(lab: &Lab, node: &str, words: &[&str]) -> Result<Vec<Process>> {
     let init = lab.init(node)?;
     let matches = |process: &Process| {
-        let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        process.pid != init.pid && words.iter().all(|word| line.contains(word))
+        let line = process::words(process.pid);
+        let newborn = process::parent(process.pid).is_some_and(|parent| process::words(parent) == line);
+        let line = line.join(" ");
+        process.pid != init.pid && !newborn && words.iter().all(|word| line.contains(word))
     };
     Ok(process::same_machine(init.pid).into_iter().filter(matches).collect())
 }

@@ -34,6 +34,16 @@ impl Process {
         stat(self.pid).is_some_and(|(state, started)| started == self.started && state != 'Z')
     }
 
+    /// True while any of its threads waits in the kernel in a way that no signal ends: for a disk.
+    pub fn waits_for_disk(self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return false };
+        let state = |thread: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+            text.rsplit_once(')')?.1.trim_start().chars().next()
+        };
+        self.alive() && threads.flatten().filter_map(state).any(|state| state == 'D')
+    }
+
     /// Sends a signal if it is still the same process.
     pub fn signal(self, signal: Signal) {
         if let (true, Some(pid)) = (self.alive(), Pid::from_raw(self.pid)) {
@@ -84,6 +94,19 @@ pub fn same_machine(init: i32) -> Vec<Process> {
         .filter(|pid| namespace(*pid).as_ref() == Some(&wanted))
         .filter_map(Process::of)
         .collect()
+}
+
+/// The words with which a process was started; none if it is gone.
+pub fn words(pid: i32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The parent of a process.
+pub fn parent(pid: i32) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Every process that was started with the variable `name` in its environment, with its value.

@@ -130,9 +130,22 @@ fn traces(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(named.into_iter().chain(kinds).collect())
 }
 
+/// Ends the lab's fault disks, before anything else: nothing that waits for a disk that hangs can be killed. The kernel
+/// answers every request of a file system whose server is gone.
+fn end_disks(mark: &str) -> Result<()> {
+    let marked = process::marked(MARK).into_iter().filter(|(_, value)| value == mark);
+    let disks: Vec<Process> = marked
+        .map(|(process, _)| process)
+        .filter(|process| process::words(process.pid).get(1).is_some_and(|word| word == "faultdisk"))
+        .collect();
+    disks.iter().for_each(|disk| disk.signal(Signal::KILL));
+    disks.iter().try_for_each(|disk| disk.wait(DEATH))
+}
+
 /// Kills what is written down, then whatever carries the lab's mark; returns the loop devices left behind.
 fn kill_all(lab: &Lab, state: &State) -> Result<Vec<PathBuf>> {
     let mark = lab.dir().to_string_lossy().into_owned();
+    end_disks(&mark)?;
     let mut devices = loops::below(lab.dir());
     let written: Vec<Process> = state
         .nodes

@@ -1,8 +1,9 @@
-//! The disk under one copy fails while everything else is well.
+//! The disk under one server fails, or hangs, while everything else is well.
 
 use super::stage::{PATIENCE, Stage};
 use crate::control;
 use crate::error::{Result, refuse};
+use crate::lab::process::{self, Process};
 use crate::report::ms;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,19 @@ const COPY: &str = "volumes/data/data";
 const LASTING: Duration = Duration::from_secs(3);
 /// After this long with a copy that takes no writes nobody may call the volume protected.
 const NOTICED: Duration = Duration::from_millis(2500);
+
+/// Every operation on a disk that hangs takes so long: longer than anybody should wait for it.
+const HANGS: &str = "slow 20000";
+/// After this long with a disk that hangs nobody may call the site protected: a request has waited for 3 s, and the
+/// nodes say so to each other once a second.
+const HANG_NOTICED: Duration = Duration::from_secs(6);
+/// Longest pause until the service goes on without the copy: its removal after ten times the silence, with room for a busy
+/// machine.
+const PAUSE_MAX: Duration = Duration::from_secs(25);
+/// Longest time until the other server answers: as long, and the takeover.
+const TAKEOVER_MAX: Duration = Duration::from_secs(35);
+/// After healing, no process may wait for the disk for longer than this.
+const RELEASED: Duration = Duration::from_secs(30);
 
 /// More failures than any program tries again.
 const FOR_EVER: &str = "1000000";
@@ -30,7 +44,7 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     ];
     for _ in 0..stage.rounds {
         for (name, fault) in &faults {
-            let copy = under_the_copy(stage, name, fault)?;
+            let copy = under_the_copy(stage, name, fault, NOTICED)?;
             let active = under_the_active(stage, name, fault)?;
             stage.report.say(&format!("{name}: pause {:.0} ms, takeover {:.0} ms", ms(copy), ms(active)));
             stage.report.row(&[("copy_fails_pause_ms", ms(copy)), ("active_fails_answer_ms", ms(active))]);
@@ -39,8 +53,57 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// A disk that takes everything and answers nothing: under the replica's files and the ledger alike.
+pub fn hang(stage: &mut Stage) -> Result<()> {
+    for _ in 0..stage.rounds {
+        let copy = under_the_copy(stage, "hang", HANGS, HANG_NOTICED)?;
+        nobody_waits(stage)?;
+        if copy > PAUSE_MAX {
+            return refuse(format!("the copy's disk hung and nothing was acknowledged for {copy:?}"));
+        }
+        let start = Instant::now();
+        let active = under_the_active(stage, "hang", HANGS)?;
+        // From the fault to the answer of the other server everything was at risk.
+        stage.never_green(start, HANG_NOTICED, start + active)?;
+        nobody_waits(stage)?;
+        if active > TAKEOVER_MAX {
+            return refuse(format!("the active server's disk hung; the other answered after {active:?}"));
+        }
+        stage.report.say(&format!("hang: pause {:.0} ms, takeover {:.0} ms", ms(copy), ms(active)));
+        stage.report.row(&[("copy_hangs_pause_ms", ms(copy)), ("active_hangs_answer_ms", ms(active))]);
+    }
+    Ok(())
+}
+
+/// No process waits for a disk any more.
+fn nobody_waits(stage: &Stage) -> Result<()> {
+    let waiting = |stage: &Stage| -> Result<Vec<Process>> {
+        let mut all = Vec::new();
+        for name in stage.site.nodes() {
+            all.extend(process::same_machine(stage.lab.init(name)?.pid));
+        }
+        all.retain(|process| process.waits_for_disk());
+        Ok(all)
+    };
+    let end = Instant::now() + RELEASED;
+    let mut stuck = waiting(stage)?;
+    while !stuck.is_empty() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(100));
+        // One that is seen waiting again may wait for something else, but a busy process does not always do so.
+        stuck.retain(|process| process.waits_for_disk());
+    }
+    match stuck.first() {
+        Some(one) => refuse(format!(
+            "process {} ({}) still waits for a disk that answers again",
+            one.pid,
+            process::words(one.pid).join(" ")
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The service goes on without the copy, and the status says so. Gives the longest pause.
-fn under_the_copy(stage: &mut Stage, name: &str, fault: &str) -> Result<Duration> {
+fn under_the_copy(stage: &mut Stage, name: &str, fault: &str, noticed: Duration) -> Result<Duration> {
     let active = stage.site.active()?;
     let other = stage.site.other(&active)?;
     let client = stage.client(&format!("copy-{name}"));
@@ -51,7 +114,7 @@ fn under_the_copy(stage: &mut Stage, name: &str, fault: &str) -> Result<Duration
     client.wait_after(Instant::now(), PATIENCE)?;
     thread::sleep(LASTING);
     let pause = client.longest_pause(start);
-    stage.never_green(start, NOTICED, Instant::now())?;
+    stage.never_green(start, noticed, Instant::now())?;
     if stage.site.active()? != active {
         return refuse(format!("the service left {active} although only the disk of {other} failed"));
     }

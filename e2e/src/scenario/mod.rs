@@ -73,6 +73,8 @@ checks! {
         "the same on disks that lose, tear and reorder what was not flushed";
     "disk-faultdisk", 1, 5, Demo, disks::run,
         "the disk under one copy fails: the service goes on with the other copy, and heals alone";
+    "disk-hang-faultdisk", 1, 5, Demo, disks::hang,
+        "the disk under one server neither answers nor fails: the other goes on, no status claims too much, it heals alone";
     "old-image", 1, 3, Demo, old_image::run,
         "a copy replaced by yesterday's is never promoted, compared in full and reported";
     "old-voter", 1, 5, Demo, old_voter::run,
@@ -124,7 +126,7 @@ pub fn run(check: &Check, dir: &Path, settings: &Settings) -> Result<()> {
     result.and(swept)
 }
 
-/// Copies the nodes' logs to where they survive the lab.
+/// Copies the nodes' logs to where they survive the lab: the daemon's, and in `run` those of voter, guard and volumes.
 fn keep_logs(check: &Check, dir: &Path, settings: &Settings) {
     let Some(kept) = &settings.logs else { return };
     let kept = kept.join(check.name);
@@ -132,6 +134,7 @@ fn keep_logs(check: &Check, dir: &Path, settings: &Settings) {
     let Ok(nodes) = std::fs::read_dir(dir.join("nodes")) else { return };
     for node in nodes.flatten() {
         let to = kept.join(node.file_name());
+        keep_run_logs(dir, &node.file_name().to_string_lossy(), &to.join("run"));
         let made = std::fs::create_dir_all(&to);
         let copied =
             std::process::Command::new("cp").arg("-r").arg(node.path().join("log")).arg(&to).status();
@@ -140,4 +143,18 @@ fn keep_logs(check: &Check, dir: &Path, settings: &Settings) {
         }
     }
     println!("{}: the nodes' logs are in {}", check.name, kept.display());
+}
+
+/// Those logs lie in the machine's memory, and only while it is up.
+fn keep_run_logs(dir: &Path, node: &str, to: &Path) {
+    let Some(init) = Lab::at(dir).ok().and_then(|lab| lab.init(node).ok()) else { return };
+    let Ok(files) = std::fs::read_dir(format!("/proc/{}/root/run/anshin", init.pid)) else { return };
+    let logs = files.flatten().map(|file| file.path());
+    for log in logs.filter(|path| path.extension().is_some_and(|kind| kind == "log")) {
+        let Some(name) = log.file_name() else { continue };
+        let made = std::fs::create_dir_all(to);
+        if made.and_then(|()| std::fs::copy(&log, to.join(name))).is_err() {
+            println!("{} of {node} could not be kept", name.to_string_lossy());
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use super::stage::{PATIENCE, Stage};
 use crate::error::{Context, Result, refuse};
-use crate::lab::node;
+use crate::lab::{node, process};
 use crate::sys;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Stdio;
@@ -26,8 +27,8 @@ pub fn run(stage: &mut Stage) -> Result<()> {
         ports += garbage(stage, &name)?;
     }
     client.wait_after(Instant::now(), PATIENCE)?;
-    if processes(stage)? != before {
-        return refuse("a process of the program ended or began while strangers knocked");
+    if let Some(difference) = difference(&before, &processes(stage)?) {
+        return refuse(format!("while strangers knocked, {difference}"));
     }
     if stage.site.active()? != active {
         return refuse("the service moved while strangers knocked");
@@ -38,17 +39,32 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Pids of the program on every node.
-fn processes(stage: &Stage) -> Result<Vec<(String, Vec<i32>)>> {
-    let of = |name: &String| {
-        let mut pids: Vec<i32> = node::processes(&stage.lab, name, &["anshin", "run"])?
-            .iter()
-            .map(|process| process.pid)
-            .collect();
-        pids.sort_unstable();
-        Ok((name.clone(), pids))
+/// The program's processes on every node: what each was started as, by node and pid.
+type Processes = BTreeMap<(String, i32), String>;
+
+fn processes(stage: &Stage) -> Result<Processes> {
+    let mut all = Processes::new();
+    for name in stage.site.nodes() {
+        for process in node::processes(&stage.lab, name, &["anshin", "run"])? {
+            all.insert((name.clone(), process.pid), process::words(process.pid).join(" "));
+        }
+    }
+    Ok(all)
+}
+
+/// Which processes ended and which began.
+fn difference(before: &Processes, after: &Processes) -> Option<String> {
+    let missing = |from: &Processes, to: &Processes| {
+        let gone = from.iter().filter(|(process, _)| !to.contains_key(process));
+        let named = gone.map(|((node, pid), words)| format!("{pid} on {node} ({words})"));
+        named.collect::<Vec<_>>().join(", ")
     };
-    stage.site.nodes().iter().map(of).collect()
+    let said = [("ended", missing(before, after)), ("began", missing(after, before))]
+        .into_iter()
+        .filter(|(_, which)| !which.is_empty())
+        .map(|(what, which)| format!("these processes {what}: {which}"));
+    let said = said.collect::<Vec<_>>().join("; ");
+    (!said.is_empty()).then_some(said)
 }
 
 /// Tokens that must not admit anybody, tried on a machine that belongs to nobody.
@@ -202,4 +218,22 @@ fn knock(to: SocketAddr, junk: &[u8]) -> std::io::Result<()> {
     let _hung_up = stream.write_all(junk);
     let _hung_up = stream.read(&mut [0; 64]);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_or_began_is_named() {
+        let one = |pid, words: &str| (("a".to_owned(), pid), words.to_owned());
+        let before = Processes::from([one(7, "anshin run node"), one(8, "anshin run voter")]);
+        assert_eq!(difference(&before, &before), None);
+        let after = Processes::from([one(7, "anshin run node"), one(9, "anshin run voter")]);
+        let said = difference(&before, &after).unwrap();
+        assert_eq!(
+            said,
+            "these processes ended: 8 on a (anshin run voter); these processes began: 9 on a (anshin run voter)"
+        );
+    }
 }

@@ -10,15 +10,18 @@ pub use passage::Passage;
 pub use status::{Resynced, Status, Voter};
 
 use crate::error::{Context, Result, refuse};
-use crate::lab::{Lab, node};
+use crate::lab::{Lab, limited, node};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Name of the program on the nodes.
 pub const PROGRAM: &str = "anshin";
+/// Longest time for any command of the program; drills with real moves take the longest.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+/// Longest time for a status. A node whose disk hangs must answer too; this is for those that have a fault there.
+const STATUS_LIMIT: Duration = Duration::from_secs(20);
 /// Time between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -78,9 +81,13 @@ impl Site {
 
     /// Runs the program on a node, whatever comes of it.
     pub fn run(&self, node: &str, words: &[&str]) -> Result<Outcome> {
+        self.run_within(COMMAND_LIMIT, node, words)
+    }
+
+    fn run_within(&self, limit: Duration, node: &str, words: &[&str]) -> Result<Outcome> {
         let words: Vec<&str> = [PROGRAM].into_iter().chain(words.iter().copied()).collect();
         let output =
-            node::command(&self.lab, node, &words)?.stdin(Stdio::null()).output().at(words.join(" "))?;
+            limited::output(&mut node::command(&self.lab, node, &words)?, limit).at(words.join(" "))?;
         Ok(Outcome {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -112,7 +119,7 @@ impl Site {
     /// What a node says of the site.
     pub fn status(&self, node: &str) -> Result<Status> {
         // The exit code of a status tells the level, so any code with an answer is an answer.
-        let outcome = self.run(node, &["status", "--json"])?;
+        let outcome = self.run_within(STATUS_LIMIT, node, &["status", "--json"])?;
         let value = serde_json::from_str(&outcome.out);
         value.map(Status::new).at(format!("status of {node}: {}", outcome.err.trim()))
     }

@@ -235,6 +235,9 @@ pub struct VolumeStatus {
     /// What resyncs from here took, by target.
     #[serde(default)]
     pub resynced: Vec<Resynced>,
+    /// For how long the oldest request of a user has waited for its answer, in milliseconds.
+    #[serde(default)]
+    pub waiting_ms: u64,
     /// Reads.
     pub reads: Latency,
     /// Writes, trims and zeroings.

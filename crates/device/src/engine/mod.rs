@@ -342,6 +342,7 @@ impl Engine {
             voter_connected: self.voter.connected(),
             links: self.peers.status(),
             resynced: self.resynced.values().copied().collect(),
+            waiting_ms: self.stats.waiting(self.io.now()).0,
             reads,
             writes,
             flushes,

@@ -36,6 +36,10 @@ impl Engine {
 
     fn take(&mut self, mut ready: Ready, out: &mut Vec<Output>) {
         let mut messages = ready.take_persisted_messages();
+        if self.stalled() {
+            // Held until a write ends that may never end: by then all of it is past, and every sender repeats what matters.
+            messages.clear();
+        }
         let leading = ready.take_messages();
         // A leader's messages need not wait for its own entries, but its term must be durable: a voter that is alone
         // comes to lead without having asked anyone.
@@ -153,7 +157,8 @@ impl Engine {
         self.lazy_since = self.ticks;
         self.batch_last += 1;
         let term = self.node.store().hard.term;
-        self.open = Some(Open { batch: self.batch_last, readies: self.held.len(), term });
+        let since = self.ticks;
+        self.open = Some(Open { batch: self.batch_last, readies: self.held.len(), term, since });
         out.push(Output::Disk(DiskBatch { batch: self.batch_last, ops }));
     }
 
@@ -164,6 +169,7 @@ impl Engine {
         if !durable {
             return self.fail(out);
         }
+        self.judge_disk();
         if let Some(open) = self.open.take() {
             self.durable_term = self.durable_term.max(open.term);
             self.release(open.readies, out);

@@ -8,6 +8,7 @@ use super::{
     peers::{Peers, Verdict},
     probation::Probation,
     settings::Settings,
+    stall::Stall,
 };
 use crate::{
     log::{DiskOp, Identity, Journal, JournalFull, Record, Recovered},
@@ -55,6 +56,8 @@ pub(super) struct Open {
     pub readies: usize,
     /// The term that is durable after it.
     pub term: u64,
+    /// The tick at which it was begun.
+    pub since: u64,
 }
 
 /// One voter's ledger.
@@ -74,6 +77,7 @@ pub struct Engine {
     pub(super) urgent: bool,
     pub(super) held: VecDeque<Held>,
     pub(super) open: Option<Open>,
+    pub(super) stall: Stall,
     pub(super) batch_last: u64,
     pub(super) durable_term: u64,
     /// Open proposals and the tick at which they are given up.
@@ -164,6 +168,7 @@ impl Engine {
             urgent: false,
             held: VecDeque::new(),
             open: None,
+            stall: Stall::default(),
             batch_last: 0,
             durable_term,
             proposals: BTreeMap::new(),
@@ -230,10 +235,10 @@ impl Engine {
         self.role
     }
 
-    /// Whether a leader was heard within its election time.
+    /// Whether a leader was heard within its election time, and what it decides is applied here.
     #[must_use]
     pub fn quorate(&self) -> bool {
-        self.silenced.is_none() && !matches!(self.role, Role::Follower { leader: None })
+        self.silenced.is_none() && !self.stalled() && !matches!(self.role, Role::Follower { leader: None })
     }
 
     /// Who votes and who learns.
@@ -307,6 +312,7 @@ impl Engine {
                 self.node.tick();
                 self.advance(out);
             }
+            self.hand_on();
         }
         let given_up: Vec<u64> = self
             .proposals
@@ -327,25 +333,21 @@ impl Engine {
         if self.role != Role::Leader {
             return;
         }
-        let primaries = self.state.primaries();
-        let committed = self.node.raft.raft_log.committed;
-        let weight = |voter: VoterId| {
-            let node = self.state.node_of_voter(voter).filter(|node| node.roles.data)?;
-            Some(1 + primaries.get(&node.id).copied().unwrap_or_default())
-        };
-        let own = weight(self.settings.voter).unwrap_or_default();
-        let fit = |voter: &VoterId| {
-            let progress = self.node.raft.prs().get(voter.0);
-            *voter != self.settings.voter
-                && progress.is_some_and(|progress| progress.recent_active && progress.matched >= committed)
-        };
+        let fit = |voter: &VoterId| self.fit_to_lead(*voter);
         let voters = self.members().voters.into_iter().filter(fit);
-        let best = voters.filter_map(|voter| Some((weight(voter)?, voter))).max();
+        let best = voters.map(|voter| (self.weight(voter), voter)).max();
         if let Some((weight, voter)) = best
-            && weight > own
+            && weight > self.weight(self.settings.voter)
         {
             self.node.transfer_leader(voter.0);
         }
+    }
+
+    /// How well leadership lies with a voter: by the primaries on its node; 0 for a witness.
+    pub(super) fn weight(&self, voter: VoterId) -> usize {
+        let node = self.state.node_of_voter(voter).filter(|node| node.roles.data);
+        let primaries = self.state.primaries();
+        node.map_or(0, |node| 1 + primaries.get(&node.id).copied().unwrap_or_default())
     }
 
     fn propose(&mut self, request: u64, command: Command, out: &mut Vec<Output>) {

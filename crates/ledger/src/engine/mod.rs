@@ -16,6 +16,7 @@ mod open;
 mod peers;
 mod probation;
 mod settings;
+mod stall;
 
 pub use api::{Event, Input, MemberChange, Outcome, Output, Role};
 pub use core::{Engine, OpenError};

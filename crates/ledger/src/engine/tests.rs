@@ -10,11 +10,16 @@ use message::{LogEntry, Members, Payload, RaftMessage};
 const AREA: u64 = 128 << 10;
 const EPOCH: LedgerEpoch = LedgerEpoch(1);
 
-/// A voter with its disk; every batch is carried out at once.
+mod stall;
+
+/// A voter with its disk; every batch is carried out at once, unless the disk hangs.
 struct Voter {
     engine: Engine,
     disk: [Vec<u8>; 2],
     out: Vec<Output>,
+    hangs: bool,
+    /// The batch that the hanging disk has not answered.
+    unanswered: Option<u64>,
 }
 
 impl Voter {
@@ -29,7 +34,7 @@ impl Voter {
     fn start(voter: u64, disk: [Vec<u8>; 2], incarnation: u64, now: Mono) -> Self {
         let settings = Settings::new(VoterId(voter), EPOCH, incarnation, false);
         let engine = Engine::open(now, settings, recover(&disk[0], &disk[1]).unwrap()).unwrap();
-        Self { engine, disk, out: Vec::new() }
+        Self { engine, disk, out: Vec::new(), hangs: false, unanswered: None }
     }
 
     /// Voters of one site, in this order.
@@ -59,6 +64,10 @@ impl Voter {
             for output in out {
                 if let Output::Disk(batch) = &output {
                     write(&mut self.disk, &batch.ops);
+                    if self.hangs {
+                        self.unanswered = Some(batch.batch);
+                        continue;
+                    }
                     inputs.push(Input::DiskDone { batch: batch.batch, durable: true });
                 } else {
                     self.out.push(output);

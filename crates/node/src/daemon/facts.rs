@@ -17,6 +17,8 @@ use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
 
 /// Happenings shown.
 const RECENT_MAX: usize = 30;
+/// A user's request that waits for so many seconds is told of: healthy disks do not take that long.
+const WAITING_S: u64 = 3;
 /// Failovers and moves shown.
 const PASSAGES_MAX: usize = 10;
 
@@ -158,7 +160,7 @@ fn volume_view(world: &World, volume: &Volume) -> VolumeView {
         in_sync,
         device: own.filter(|report| report.serving).map(|_| format!("/dev/anshin/{}", volume.name)),
         replicas: volume.replicas.keys().map(|&node| replica_view(world, volume, node, primary)).collect(),
-        suspended: suspended(world, volume, primary, serving),
+        suspended: suspended(world, volume, primary, serving).or_else(|| serving.and_then(waits)),
     }
 }
 
@@ -184,6 +186,12 @@ fn suspended(
         return Some(format!("node {} is not heard; {why}", world.name_of(primary)));
     }
     serving.and_then(|report| report.failed.clone().or_else(|| report.suspended.clone()))
+}
+
+/// What a user's request that is not answered says of the volume.
+fn waits(report: &VolumeReport) -> Option<String> {
+    let why = format!("a request is not answered for {} s; the disk of a copy may hang", report.waiting_s);
+    (report.waiting_s >= WAITING_S).then_some(why)
 }
 
 /// A new volume has no copies yet: which nodes cannot make theirs, and why.
@@ -409,6 +417,21 @@ fn recent(world: &World) -> Vec<Happening> {
 mod tests {
     use super::*;
     use crate::daemon::fixture;
+
+    #[test]
+    fn i17_a_request_that_nobody_answers_is_told_of() {
+        let report = |waiting_s| VolumeReport {
+            volume: "data".into(),
+            serving: true,
+            suspended: None,
+            failed: None,
+            old_image: false,
+            waiting_s,
+            peers: Vec::new(),
+        };
+        assert_eq!(waits(&report(2)), None);
+        assert!(waits(&report(4)).unwrap().contains("for 4 s"));
+    }
 
     #[test]
     fn a_volume_without_copies_says_who_cannot_make_one_and_why() {

@@ -79,6 +79,9 @@ pub struct VolumeReport {
     pub failed: Option<String>,
     /// True for a restored old image (R7).
     pub old_image: bool,
+    /// For how many seconds the oldest request of a user has waited for its answer.
+    #[serde(default)]
+    pub waiting_s: u64,
     /// Per peer node: what it lacks at most in bytes, and how far a resync into it is (done, total).
     pub peers: Vec<PeerReport>,
 }

@@ -5,6 +5,7 @@ mod core;
 mod drill;
 mod explain;
 mod facts;
+mod files;
 #[cfg(test)]
 mod fixture;
 mod leader;

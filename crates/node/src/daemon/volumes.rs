@@ -191,6 +191,7 @@ pub fn report(status: &VolumeStatus, node_of: impl Fn(ReplicaId) -> Option<NodeI
         suspended: replica.and_then(|replica| replica.suspended.clone()),
         failed: replica.and_then(|replica| replica.failed.clone()),
         old_image: replica.is_some_and(|replica| replica.old_image),
+        waiting_s: status.waiting_ms / 1_000,
         peers: peers
             .iter()
             .filter_map(|peer| {

@@ -30,6 +30,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+mod standing_still;
+
 /// Far longer than anything here takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -443,10 +445,14 @@ struct VolumeProcess {
 
 impl VolumeProcess {
     async fn start(node: &Node, replica: u64, session: u64) -> Self {
+        Self::start_of(node, GROUP, replica, session).await
+    }
+
+    async fn start_of(node: &Node, group: GroupId, replica: u64, session: u64) -> Self {
         let stream = UnixStream::connect(node.socket()).await.unwrap();
         let (reader, writer) = frames(stream, 1 << 20, PATIENCE);
         let report = ReplicaReport {
-            group: GROUP,
+            group,
             replica: ReplicaId(replica),
             session: SessionId(session),
             progress: 7,

@@ -132,6 +132,8 @@ impl Core {
             .map(|part| part.id)
             .collect();
         self.local.keep(|id| configured.contains(id));
+        let volumes = self.world.state.clone();
+        self.files.keep(|volume| volumes.volumes.contains_key(volume));
         self.keep_voters();
         self.keep_volumes();
     }

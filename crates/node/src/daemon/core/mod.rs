@@ -7,6 +7,7 @@ mod rejoin;
 mod replicas;
 
 use super::{
+    files::Files,
     leader::Leader,
     local::LocalResources,
     messages::{Happened, Order},
@@ -59,6 +60,8 @@ pub enum Event {
     Volume(String, Option<Box<VolumeEvent>>),
     /// A volume process was asked for its status.
     VolumeStatus(String, Option<Box<VolumeStatus>>),
+    /// Somebody looked for a replica's files, under this number.
+    Looked(String, u64, bool),
     /// A replica's files were made, or not.
     ReplicaMade(String, Result<(), Problem>),
     /// A background proposal was decided, or not.
@@ -136,6 +139,7 @@ pub struct Core {
     orders: BTreeMap<u64, Option<bool>>,
     /// The same, oldest first.
     order_numbers: VecDeque<u64>,
+    files: Files,
     formatting: BTreeSet<String>,
     last_primary: BTreeMap<GroupId, NodeId>,
     /// What the voter was told last.
@@ -187,6 +191,7 @@ impl Core {
             watch_last: 0,
             orders: BTreeMap::new(),
             order_numbers: VecDeque::new(),
+            files: Files::default(),
             formatting: BTreeSet::new(),
             last_primary: BTreeMap::new(),
             wanted: None,
@@ -241,6 +246,10 @@ impl Core {
             }
             Event::Proposed(key) => {
                 self.proposed.remove(&key);
+            }
+            Event::Looked(volume, number, there) => {
+                self.files.answered(&volume, number, there);
+                self.keep_volumes();
             }
             Event::ReplicaMade(volume, made) => self.replica_made(&volume, made),
             Event::TakenDown(volume, result) => self.taken_down(&volume, result),

@@ -21,9 +21,14 @@ impl Core {
         let state = self.world.state.clone();
         for volume in state.volumes.values() {
             let Some(replica) = volume.replicas.get(&self.setup.me) else { continue };
-            if !volumes::exists(&self.setup.paths, &volume.name) {
-                self.make_replica(volume.name.clone(), volume.size, volume.group);
-                continue;
+            self.look_for_files(&volume.name);
+            match self.files.there(&volume.name) {
+                Some(true) => {}
+                Some(false) => {
+                    self.make_replica(volume.name.clone(), volume.size, volume.group);
+                    continue;
+                }
+                None => continue,
             }
             if !self.volumes.contains_key(&volume.name) {
                 let timing = state.site.as_ref().map(|site| site.timing.clone()).unwrap_or_default();
@@ -42,6 +47,21 @@ impl Core {
                 self.propose_quietly(command);
             }
         }
+    }
+
+    /// Beside everything else: a disk that hangs would hold up the whole daemon.
+    fn look_for_files(&mut self, volume: &str) {
+        if self.formatting.contains(volume) {
+            return;
+        }
+        let now = self.now();
+        let Some(number) = self.files.ask(volume, now) else { return };
+        let (paths, events, volume) =
+            (self.setup.paths.clone(), self.setup.events.clone(), volume.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let there = volumes::exists(&paths, &volume);
+            let _ = events.blocking_send(Event::Looked(volume, number, there));
+        });
     }
 
     pub(super) fn make_replica(&mut self, volume: String, bytes: ByteSize, group: GroupId) {
@@ -64,7 +84,10 @@ impl Core {
     pub(super) fn replica_made(&mut self, volume: &str, made: Result<(), Problem>) {
         self.formatting.remove(volume);
         match made {
-            Ok(()) => self.keep_volumes(),
+            Ok(()) => {
+                self.files.made(volume);
+                self.keep_volumes();
+            }
             Err(problem) => {
                 tracing::error!(volume, %problem, "cannot make a replica");
                 self.note(volume, CANNOT_MAKE, &problem.message);

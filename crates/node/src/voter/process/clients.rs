@@ -1,15 +1,15 @@
 //! What volume processes and daemons say, and answering them.
 
-use super::{Client, ClientKind, Voter};
+use super::{Client, ClientKind, Voter, Word};
 use crate::voter::{
     beat::HEALTH_LENGTH_MAX,
     local,
     protocol::{CONTROL_LENGTH_MAX, FromVoter, KIND, ToVoter, VERSION, VOLUME_KIND, VOLUME_VERSION},
     request::Origin,
 };
-use anshin_base::{NodeId, frame::Frame, local::ToVoter as FromVolume};
+use anshin_base::{Mono, NodeId, frame::Frame, local::ToVoter as FromVolume};
 use anshin_ledger::{Command, Input};
-use anshin_link::mesh::wire::kind;
+use anshin_link::{clock, mesh::wire::kind};
 
 impl Voter {
     pub(super) fn arrived(&mut self, arrival: local::Arrival) {
@@ -50,18 +50,23 @@ impl Voter {
     /// False if the message makes no sense here.
     pub(super) fn volume_said(&mut self, id: u64, message: FromVolume) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return true };
+        let at = clock::now();
         match (message, &mut client.kind) {
-            (FromVolume::Report(new), ClientKind::Volume { report, .. }) if new.group == report.group => {
-                *report = new;
-                self.changed.reports = true;
+            (FromVolume::Report(report), ClientKind::Volume { word, .. })
+                if report.group == word.report.group =>
+            {
+                let repeats = word.repeats || report == word.report;
+                self.changed.reports |= report != word.report || !word.lasts(at);
+                *word = Word { report, at, repeats };
             }
             (FromVolume::Report(report), ClientKind::New) => {
-                client.kind = ClientKind::Volume { report, view: None };
+                let word = Word { report, at, repeats: false };
+                client.kind = ClientKind::Volume { word, view: None };
                 self.changed.reports = true;
                 self.changed.ledger = true;
             }
-            (FromVolume::Propose { request, change }, ClientKind::Volume { report, .. })
-                if change.group() == report.group =>
+            (FromVolume::Propose { request, change }, ClientKind::Volume { word, .. })
+                if change.group() == word.report.group =>
             {
                 let number = self.requests.open(Origin::Volume { connection: id, request });
                 self.feed(Input::Propose { request: number, command: Command::Group(change) });
@@ -69,6 +74,15 @@ impl Voter {
             _ => return false,
         }
         true
+    }
+
+    /// This process stood still: what volumes said meanwhile may still wait to be read.
+    pub(super) fn hear_all_volumes(&mut self, now: Mono) {
+        for client in self.clients.values_mut() {
+            if let ClientKind::Volume { word, .. } = &mut client.kind {
+                word.at = now;
+            }
+        }
     }
 
     /// False if the message makes no sense here.

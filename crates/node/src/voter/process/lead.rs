@@ -34,7 +34,8 @@ impl Voter {
     pub(super) fn beat(&mut self) {
         self.refresh_beat();
         self.judge_silence();
-        if self.engine.role() == Role::Leader {
+        // What is decided by an old state is refused or superfluous; one that can lead takes over soon.
+        if self.engine.role() == Role::Leader && !self.engine.stalled() {
             self.lead();
         }
         let nodes = FromVoter::Nodes(self.nodes());
@@ -75,11 +76,18 @@ impl Voter {
     /// What this node says of itself from now on.
     pub(super) fn refresh_beat(&mut self) {
         self.sequence += 1;
+        let now = clock::now();
         let mut reports = BTreeMap::new();
         for client in self.clients.values() {
-            if let ClientKind::Volume { report, .. } = &client.kind {
+            match &client.kind {
                 // Of two processes for one group the one that connected last is the living one.
-                reports.insert(report.group, report.clone());
+                ClientKind::Volume { word, .. } if word.lasts(now) => {
+                    reports.insert(word.report.group, word.report.clone());
+                }
+                ClientKind::Volume { word, .. } => {
+                    tracing::debug!(report = ?word.report, "its process stands still")
+                }
+                ClientKind::New | ClientKind::Daemon { .. } => {}
             }
         }
         let sign = Sign {
@@ -137,12 +145,13 @@ impl Voter {
             return None;
         }
         let state = self.engine.state();
-        let members = self.engine.members();
         let primaries = state.primaries();
         let count = |node: NodeId| primaries.get(&node).copied().unwrap_or_default();
         let removed = !state.nodes.is_empty() && state.node_of_voter(self.voter).is_none();
+        // One whose disk does not answer cannot even stand for election, and meanwhile nothing is decided.
+        let present = |node: NodeId| self.beats.get(&node).is_some_and(|beat| beat.quorate);
         let candidates = state.nodes.values().filter(|node| {
-            node.id != self.me && members.voters.contains(&node.voter) && self.detector.alive(now, node.id)
+            self.engine.fit_to_lead(node.voter) && self.detector.alive(now, node.id) && present(node.id)
         });
         let best = candidates.max_by_key(|node| (count(node.id), node.roles.data, node.voter))?;
         (removed || count(best.id) > count(self.me)).then_some(best.voter)

@@ -42,6 +42,10 @@ use tokio::time::{MissedTickBehavior, interval};
 /// A turn that comes this late means that the process stood still, and that nobody's silence in that time counts.
 const STOOD_STILL: Millis = Millis(300);
 
+/// The word of a volume process that has not repeated it for this long is passed on no more: the process stands still, and
+/// nobody knows whether its replica is what it said. Five times the pause between two reports.
+const WORD_LASTS: Millis = Millis(5_000);
+
 /// How a voter process is set up.
 #[derive(Clone, Debug)]
 pub struct VoterOptions {
@@ -98,6 +102,8 @@ pub struct Voter {
     led_since: Option<Mono>,
     turned: Mono,
     changed: Changed,
+    /// What others were told last of whether this voter knows the present.
+    quorate: bool,
     failed: bool,
     /// Held so that no second voter writes the same log.
     _lock: File,
@@ -121,9 +127,24 @@ enum ClientKind {
     /// Has not spoken yet.
     New,
     /// A volume process.
-    Volume { report: ReplicaReport, view: Option<ToVolume> },
+    Volume { word: Word, view: Option<ToVolume> },
     /// A daemon.
     Daemon { subscribed: bool, status: Option<Status> },
+}
+
+/// What a volume process said last.
+struct Word {
+    report: ReplicaReport,
+    at: Mono,
+    /// It says the same again from time to time. Earlier builds do not: of those silence says nothing.
+    repeats: bool,
+}
+
+impl Word {
+    /// Whether it still counts.
+    fn lasts(&self, now: Mono) -> bool {
+        !self.repeats || now.since(self.at) < WORD_LASTS
+    }
 }
 
 enum Turn {
@@ -184,6 +205,7 @@ impl Voter {
             led_since: None,
             turned: now,
             changed: Changed { ledger: true, reports: true, status: true },
+            quorate: false,
             failed: false,
             _lock: lock,
             bootstrap,
@@ -222,6 +244,7 @@ impl Voter {
         if now.since(self.turned) > STOOD_STILL {
             tracing::warn!("this process stood still for {}", now.since(self.turned));
             self.detector.stood_still(now);
+            self.hear_all_volumes(now);
         }
         self.turned = now;
         match turn {
@@ -230,6 +253,18 @@ impl Voter {
             Turn::Tick => self.feed(Input::Tick),
             Turn::Mesh(event) => self.mesh_event(event),
             Turn::Local(arrival) => self.arrived(arrival),
+        }
+        // A disk that does not answer changes it without any event.
+        let quorate = self.engine.quorate();
+        if std::mem::replace(&mut self.quorate, quorate) != quorate {
+            tracing::info!(
+                quorate,
+                stalled = self.engine.stalled(),
+                "whether this voter knows the present changed"
+            );
+            self.changed.ledger = true;
+            self.changed.status = true;
+            self.changed.reports = true;
         }
     }
 

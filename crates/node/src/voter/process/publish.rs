@@ -38,8 +38,8 @@ impl Voter {
             }
         }
         for client in self.clients.values_mut() {
-            if let ClientKind::Volume { report, view } = &mut client.kind {
-                let new = volume_view(&self.engine, self.settings.epoch, report.group);
+            if let ClientKind::Volume { word, view } = &mut client.kind {
+                let new = volume_view(&self.engine, self.settings.epoch, word.report.group);
                 if view.as_ref() != Some(&new) {
                     let frame = local::encode(VOLUME_KIND, VOLUME_VERSION, &new);
                     client.connection.replace(Slot::Ledger, frame);
