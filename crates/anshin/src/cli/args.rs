@@ -98,7 +98,7 @@ pub struct Init {
 pub struct Join {
     /// As printed by `init` or `token create`
     pub token: String,
-    /// What this node will be for: data or witness
+    /// What this node will be for: data, witness, vault, or several
     #[arg(long = "role", value_delimiter = ',', default_value = "data", value_parser = role)]
     pub roles: Vec<Role>,
     /// Name of this node; its host name if not given
@@ -113,8 +113,8 @@ fn role(text: &str) -> Result<Role, String> {
     match text {
         "data" => Ok(Role::Data),
         "witness" => Ok(Role::Witness),
-        "vault" => Err("the vault role comes with backup, which this version does not have yet".to_owned()),
-        _ => Err("a role is data or witness".to_owned()),
+        "vault" => Ok(Role::Vault),
+        _ => Err("a role is data, witness or vault".to_owned()),
     }
 }
 

@@ -42,7 +42,7 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
     let expires = unix_now() + TOKEN_VALID_S;
     let join_at = std::net::SocketAddr::new(address, ports.join).to_string();
     let token = JoinToken::create(&request.site, authority.fingerprint(), vec![join_at], expires)?;
-    let roles = Roles { data: true, witness: false };
+    let roles = Roles { data: true, ..Roles::default() };
     let commands = vec![
         Command::InitSite(Site {
             name: request.site.clone(),
@@ -59,7 +59,7 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
         }),
         Command::AddToken(LedgerToken {
             hash: token_hash(token.secret_hash()),
-            roles: Roles { data: true, witness: true },
+            roles: Roles::ALL,
             expires: UnixSeconds(expires),
             used_by: None,
         }),
@@ -73,8 +73,10 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
         address: address.to_string(),
         data: roles.data,
         witness: roles.witness,
+        vault: roles.vault,
         join_port: ports.join,
         voter_port: ports.voter,
+        vault_port: ports.vault,
     };
     file.save(paths)?;
     Ok(InitDone {

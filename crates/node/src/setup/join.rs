@@ -73,8 +73,8 @@ pub async fn join(paths: &Paths, request: &JoinRequest) -> Result<JoinDone, Prob
 }
 
 fn roles_of(roles: &[Role]) -> Roles {
-    let witness = roles.contains(&Role::Witness);
-    Roles { data: !witness || roles.contains(&Role::Data), witness }
+    let (witness, vault) = (roles.contains(&Role::Witness), roles.contains(&Role::Vault));
+    Roles { data: roles.contains(&Role::Data) || !(witness || vault), witness, vault }
 }
 
 async fn ask(address: &str, token: &JoinToken, hello: &Hello) -> Result<Admission, String> {
@@ -110,7 +110,7 @@ fn settle(
         voter: member.voter,
         addresses: member.addresses.iter().map(|address| endpoint(address, member.ports.voter)).collect(),
     });
-    let who = (identity.node, grant.voter, roles.witness);
+    let who = (identity.node, grant.voter, !roles.data);
     voter::join(&paths.voter(), identity.site, grant.epoch, who, peers.collect())?;
     let file = NodeFile {
         site: site.to_owned(),
@@ -120,8 +120,10 @@ fn settle(
         address: own.to_string(),
         data: roles.data,
         witness: roles.witness,
+        vault: roles.vault,
         join_port: ports.join,
         voter_port: ports.voter,
+        vault_port: ports.vault,
     };
     file.save(paths)?;
     Ok(JoinDone {

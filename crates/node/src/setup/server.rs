@@ -214,7 +214,7 @@ impl JoinServer {
         let token = JoinToken::create(&site, self.authority.fingerprint(), endpoints, expires)?;
         let command = Command::AddToken(LedgerToken {
             hash: token_hash(token.secret_hash()),
-            roles: Roles { data: true, witness: true },
+            roles: Roles::ALL,
             expires: UnixSeconds(expires),
             used_by: None,
         });
