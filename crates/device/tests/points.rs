@@ -152,7 +152,19 @@ fn a_frozen_point_is_a_clean_file_system_and_vanishes_with_its_owner() {
                 }
                 must("mount", &["-o", options, node.to_str().unwrap(), seen.to_str().unwrap()]);
                 assert!(fs::read(seen.join("kept")).unwrap() == vec![7; 3 << 20]);
-                let sums = || must("sh", &["-c", &format!("cd {} && find . -type f -print0 | sort -z | xargs -0 sha256sum", seen.display())]).stdout;
+                let sums = || {
+                    must(
+                        "sh",
+                        &[
+                            "-c",
+                            &format!(
+                                "cd {} && find . -type f -print0 | sort -z | xargs -0 sha256sum",
+                                seen.display()
+                            ),
+                        ],
+                    )
+                    .stdout
+                };
                 let first = sums();
                 std::thread::sleep(Duration::from_millis(300));
                 must("sh", &["-c", "echo 2 > /proc/sys/vm/drop_caches"]);

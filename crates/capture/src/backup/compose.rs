@@ -43,7 +43,8 @@ impl<'s> Composer<'s> {
         self.check(&place)?;
         let plan = Plan::new(&[root])?;
         let old = options.cache.as_ref().and_then(|cache| FilesCache::open(&cache.path, &cache.tag, monitor));
-        let new = options.cache.as_ref().and_then(|cache| CacheWriter::create(&cache.path, &cache.tag, monitor));
+        let new =
+            options.cache.as_ref().and_then(|cache| CacheWriter::create(&cache.path, &cache.tag, monitor));
         let before = monitor.progress().bytes_moved;
         let walk = Walk::new(self.sink, options, monitor, &plan, old, new);
         let entries = walk.entries(&plan)?;
@@ -103,7 +104,8 @@ impl<'s> Composer<'s> {
 
     fn check(&self, place: &Path) -> Result<(), CaptureError> {
         let refuse = || {
-            let message = format!("`{}` is taken in the snapshot, or lies in something that is", place.display());
+            let message =
+                format!("`{}` is taken in the snapshot, or lies in something that is", place.display());
             CaptureError::problem(Problem::new("backup-root", message))
         };
         let names = names_of(place)?;

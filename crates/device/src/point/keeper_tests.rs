@@ -275,7 +275,7 @@ fn play(acts: Vec<Act>, slots: u32, failures: bool) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
     fn a_point_reads_as_the_volume_was_while_writes_go_on(acts in prop::collection::vec(act(), 1..400)) {
