@@ -265,6 +265,11 @@ impl World {
         match message {
             FromVoter::View { epoch, index, entry, places, highest, quorate } => {
                 let view = LedgerView { epoch, index, entry, places, highest, quorate };
+                let now = self.now;
+                self.trace.line(now, || {
+                    let generation = view.entry.as_ref().map(|entry| entry.generation);
+                    format!("node {at}: volume hears {generation:?} at {index}, quorate {quorate}")
+                });
                 volume.view = Some(view.clone());
                 self.volume_input(at, start, Input::Ledger(view));
             }

@@ -225,6 +225,8 @@ impl World {
             Output::Disk(batch) => self.begin_batch(at, batch),
             Output::Applied { index } | Output::Restored { index } => {
                 self.trace.note(&[1, at as u64, index.0]);
+                let now = self.now;
+                self.trace.line(now, || format!("node {at}: applied {index}"));
                 let engine = &self.nodes[at].voter.as_ref().expect("invariant: it put this out").engine;
                 self.oracles.ledger.applied(at, index, engine);
                 self.watch_group(at);

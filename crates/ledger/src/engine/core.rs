@@ -420,7 +420,7 @@ impl Engine {
             }
             return;
         }
-        match self.peers.judge(from, &boot) {
+        match self.peers.judge(from, &boot, self.ticks) {
             Verdict::Accept => {}
             Verdict::Late => return,
             Verdict::Expelled { .. } if self.settings.bugs.trust_memory => {}

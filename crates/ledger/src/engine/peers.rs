@@ -23,6 +23,10 @@ pub struct Seen {
 /// Starts of one peer that are remembered as over.
 const PAST_MAX: usize = 16;
 
+/// Ticks for which a start that is held to be over must go on speaking, with the one that followed it silent, until it is believed to
+/// be the present one: a second, well above the time for which anything is on its way.
+const GOES_ON_TICKS: u64 = 20;
+
 /// Verdict on a message's sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -41,6 +45,8 @@ pub(super) struct Peers {
     /// Peers whose confirmation changed since it was last put into a batch.
     pub changed: Vec<VoterId>,
     past: BTreeMap<VoterId, VecDeque<u64>>,
+    /// Starts that are held to be over and speak all the same, and the tick since which only they are heard.
+    going_on: BTreeMap<VoterId, (u64, u64)>,
     expelled: BTreeMap<VoterId, u64>,
 }
 
@@ -49,22 +55,33 @@ impl Peers {
     ///
     /// Within one term a voter's log only grows; a term that was durable stays; what is committed stays whatever
     /// the term. A peer for which one of these does not hold has lost memory.
-    pub fn judge(&mut self, from: VoterId, boot: &Attest) -> Verdict {
+    ///
+    /// Starts are random numbers: a start that was never heard of is taken for the present one, although its message may only be
+    /// late and come from before the one that is known. The latter then goes on speaking, and is believed after a while.
+    pub fn judge(&mut self, from: VoterId, boot: &Attest, ticks: u64) -> Verdict {
         if self.expelled.get(&from) == Some(&boot.incarnation) {
             return Verdict::Expelled { first: false };
         }
         let seen = self.seen.entry(from).or_default();
         if seen.incarnation == boot.incarnation {
+            self.going_on.remove(&from);
             return Verdict::Accept;
-        }
-        let past = self.past.entry(from).or_default();
-        if past.contains(&boot.incarnation) {
-            return Verdict::Late;
         }
         let less_term = boot.term < seen.term;
         let less_log = boot.term == seen.index_term && boot.last < seen.index;
         let less_committed = boot.last < seen.held;
-        if seen.incarnation != 0 && (less_term || less_log || less_committed) {
+        let less = seen.incarnation != 0 && (less_term || less_log || less_committed);
+        let past = self.past.entry(from).or_default();
+        if past.contains(&boot.incarnation) {
+            let before = self.going_on.get(&from).filter(|(start, _)| *start == boot.incarnation);
+            let since = before.map_or(ticks, |(_, since)| *since);
+            // Whoever comes late accuses nobody: with less than was confirmed since, it stays late.
+            if less || ticks < since + GOES_ON_TICKS {
+                self.going_on.insert(from, (boot.incarnation, since));
+                return Verdict::Late;
+            }
+            past.retain(|start| *start != boot.incarnation);
+        } else if less {
             self.expelled.insert(from, boot.incarnation);
             return Verdict::Expelled { first: true };
         }
@@ -73,6 +90,7 @@ impl Peers {
         }
         past.push_back(seen.incarnation);
         seen.incarnation = boot.incarnation;
+        self.going_on.remove(&from);
         self.mark(from);
         Verdict::Accept
     }
@@ -109,6 +127,7 @@ impl Peers {
     pub fn forget(&mut self, voter: VoterId) {
         self.seen.remove(&voter);
         self.past.remove(&voter);
+        self.going_on.remove(&voter);
         self.changed.retain(|changed| *changed != voter);
     }
 }
@@ -126,7 +145,7 @@ mod tests {
     /// A peer in its first start that confirmed entry 10 in term 3, of which 8 are committed.
     fn known() -> Peers {
         let mut peers = Peers::default();
-        assert_eq!(peers.judge(PEER, &start(1, 2, 5)), Verdict::Accept);
+        assert_eq!(peers.judge(PEER, &start(1, 2, 5), 0), Verdict::Accept);
         peers.term(PEER, 3);
         peers.confirmed(PEER, 3, 10, 8);
         peers
@@ -134,29 +153,57 @@ mod tests {
 
     #[test]
     fn a_voter_that_kept_everything_is_accepted_again() {
-        assert_eq!(known().judge(PEER, &start(2, 3, 10)), Verdict::Accept);
+        assert_eq!(known().judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
     }
 
     #[test]
     fn a_voter_that_forgot_its_term_or_entries_is_expelled_for_good() {
         for less in [start(2, 2, 10), start(2, 3, 9), start(2, 4, 7)] {
             let mut peers = known();
-            assert_eq!(peers.judge(PEER, &less), Verdict::Expelled { first: true }, "{less:?}");
-            assert_eq!(peers.judge(PEER, &less), Verdict::Expelled { first: false }, "{less:?}");
+            assert_eq!(peers.judge(PEER, &less, 0), Verdict::Expelled { first: true }, "{less:?}");
+            assert_eq!(peers.judge(PEER, &less, 0), Verdict::Expelled { first: false }, "{less:?}");
         }
     }
 
     #[test]
     fn what_a_later_leader_took_away_is_not_missed() {
         // Entries 9 and 10 were never committed; the leader of term 4 replaced them.
-        assert_eq!(known().judge(PEER, &start(2, 4, 8)), Verdict::Accept);
+        assert_eq!(known().judge(PEER, &start(2, 4, 8), 0), Verdict::Accept);
     }
 
     #[test]
     fn a_message_of_an_earlier_start_that_comes_late_accuses_nobody() {
         let mut peers = known();
-        assert_eq!(peers.judge(PEER, &start(2, 3, 10)), Verdict::Accept);
-        assert_eq!(peers.judge(PEER, &start(1, 2, 5)), Verdict::Late);
-        assert_eq!(peers.judge(PEER, &start(2, 3, 10)), Verdict::Accept);
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
+        assert_eq!(peers.judge(PEER, &start(1, 2, 5), 0), Verdict::Late);
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
+    }
+
+    #[test]
+    fn the_present_start_is_heard_again_after_a_message_of_an_earlier_one_that_was_never_heard_of() {
+        let mut peers = Peers::default();
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
+        assert_eq!(peers.judge(PEER, &start(1, 3, 10), 1), Verdict::Accept, "it may be a new one as well");
+        for tick in 2..2 + GOES_ON_TICKS {
+            assert_eq!(peers.judge(PEER, &start(2, 3, 10), tick), Verdict::Late);
+        }
+        let later = 2 + GOES_ON_TICKS;
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), later), Verdict::Accept);
+        assert_eq!(peers.judge(PEER, &start(1, 3, 10), later), Verdict::Late);
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), later + GOES_ON_TICKS), Verdict::Accept);
+    }
+
+    #[test]
+    fn late_messages_do_not_make_a_start_the_present_one_while_the_present_one_speaks() {
+        let mut peers = known();
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
+        for tick in 0..5 * GOES_ON_TICKS {
+            assert_eq!(peers.judge(PEER, &start(1, 3, 10), tick), Verdict::Late);
+            assert_eq!(peers.judge(PEER, &start(2, 3, 10), tick), Verdict::Accept);
+        }
+        // Nor does one that lacks what was confirmed since.
+        for tick in 0..5 * GOES_ON_TICKS {
+            assert_eq!(peers.judge(PEER, &start(1, 2, 5), tick), Verdict::Late);
+        }
     }
 }
