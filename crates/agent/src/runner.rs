@@ -164,6 +164,17 @@ impl Runner {
         }
     }
 
+    /// The resource is anshin's no longer: the node's own manager may do again what it was kept from.
+    ///
+    /// # Errors
+    /// What systemd, or the file system, says.
+    pub async fn release(&self, resource: &Resource) -> Result<(), Problem> {
+        match resource.class {
+            Class::Systemd => self.0.systemd.release(&resource.kind).await,
+            Class::Ocf | Class::Command | Class::Builtin => Ok(()),
+        }
+    }
+
     /// The description of an OCF agent; asked once.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ struct Fake {
     /// How its next jobs end; None never.
     job: Option<String>,
     consists_of: Vec<String>,
+    file_state: String,
 }
 
 fn program(exec: &str) -> Fake {
@@ -45,6 +46,7 @@ fn program(exec: &str) -> Fake {
         main_pid: 0,
         job: Some("done".to_owned()),
         consists_of: Vec::new(),
+        file_state: "disabled".to_owned(),
     }
 }
 
@@ -206,6 +208,10 @@ impl General {
         self.of(|unit| unit.sub.clone()).unwrap_or_else(|| "dead".to_owned())
     }
     #[zbus(property)]
+    fn unit_file_state(&self) -> String {
+        self.of(|unit| unit.file_state.clone()).unwrap_or_default()
+    }
+    #[zbus(property)]
     fn consists_of(&self) -> Vec<String> {
         self.of(|unit| unit.consists_of.clone()).unwrap_or_default()
     }
@@ -329,7 +335,7 @@ async fn systemd_does_not_restart_what_anshin_runs_and_may_again_after_release()
     }
     assert!(fs::read_to_string(&setting).unwrap().contains("Restart=no"));
     assert_eq!(*node.reloads.lock().unwrap(), 1, "reloading costs time: once is enough");
-    node.runner.systemd().release(WEB).await.unwrap();
+    node.runner.release(&Resource::new("r", Class::Systemd, WEB)).await.unwrap();
     assert!(!setting.exists());
     assert_eq!(*node.reloads.lock().unwrap(), 2);
 }
@@ -347,6 +353,17 @@ async fn a_failed_job_and_one_that_never_ends_are_told_apart() {
     let stop = Operation::new(Action::Stop).within(Millis(100));
     let endless = node.runner.run(&resource, &stop).await;
     assert_eq!((endless.rc, endless.status), (Rc::GENERIC, Status::TimedOut));
+}
+
+#[tokio::test]
+async fn a_unit_that_starts_at_boot_is_refused_with_what_to_do() {
+    let Some(node) = Node::new("unit-enabled", &[(WEB, program("/usr/sbin/web"))]).await else { return };
+    assert_eq!(node.runner.systemd().check(WEB).await.map(|unit| unit.name).unwrap(), WEB);
+    node.set(WEB, |unit| unit.file_state = "enabled".to_owned());
+    let refused = node.runner.systemd().check(WEB).await.unwrap_err();
+    assert!(refused.code == "unit-enabled" && refused.refused_for_safety, "{refused}");
+    assert!(refused.hint.unwrap().contains("systemctl disable web.service"));
+    assert_eq!(node.run(WEB, Action::Start).await.rc, Rc::OK, "what is protected already still starts");
 }
 
 #[tokio::test]

@@ -55,10 +55,11 @@ impl Systemd {
     /// Debian's `postgresql.service` is such a one: it starts and stops others and is active whatever they do.
     ///
     /// # Errors
-    /// `unit-without-process`, or what [`Self::unit`] says.
+    /// `unit-without-process`, `unit-enabled` if systemd starts it by itself at boot, or what [`Self::unit`] says.
     pub async fn check(&self, name: &str) -> Result<Unit, Problem> {
         let unit = self.unit(name).await?;
         if unit.runs_a_process() {
+            unit.check_not_enabled()?;
             return Ok(unit);
         }
         let instances = self.parts(&unit).await;
@@ -235,7 +236,7 @@ impl Systemd {
 fn result_of(problem: Problem) -> OperationResult {
     let (rc, status) = match problem.code.as_str() {
         "no-such-unit" | "unit-masked" | "unit-invalid" => (Rc::NOT_INSTALLED, Status::NotInstalled),
-        "unit-without-process" => (Rc::NOT_CONFIGURED, Status::Done),
+        "unit-without-process" | "unit-enabled" => (Rc::NOT_CONFIGURED, Status::Done),
         "unit-timeout" => (Rc::GENERIC, Status::TimedOut),
         "unit-failed" => (Rc::GENERIC, Status::Done),
         _ => (Rc::GENERIC, Status::Error),

@@ -32,6 +32,8 @@ pub struct Unit {
     pub control_group: String,
     /// Units that say they are part of it.
     pub consists_of: Vec<String>,
+    /// `enabled`, `disabled`, `static`, `indirect`, …
+    pub file_state: String,
 }
 
 impl Unit {
@@ -43,6 +45,7 @@ impl Unit {
             active_state: text(&general, "ActiveState").unwrap_or_default(),
             sub_state: text(&general, "SubState").unwrap_or_default(),
             consists_of: value::<Vec<String>>(&general, "ConsistsOf").unwrap_or_default(),
+            file_state: text(&general, "UnitFileState").unwrap_or_default(),
             ..Self::default()
         };
         // Sockets, mounts and timers have no process of the kind that is asked for here.
@@ -85,6 +88,19 @@ impl Unit {
             || self.exec_start.iter().any(|exec| {
                 exec.first().is_some_and(|program| !NOTHING.contains(&program.trim_start_matches('-')))
             })
+    }
+
+    /// Refuses a unit that systemd starts by itself when the node boots: on whatever lies below the mount point then, and
+    /// perhaps on two nodes at once.
+    pub(super) fn check_not_enabled(&self) -> Result<(), Problem> {
+        // Also `enabled-runtime`; `static` and `indirect` units are started by others only.
+        if !self.file_state.starts_with("enabled") {
+            return Ok(());
+        }
+        let name = &self.name;
+        let message = format!("{name} is {}: systemd would start it by itself at boot", self.file_state);
+        Err(Problem::refused("unit-enabled", message)
+            .hint(format!("on every data node: systemctl disable {name}; anshin starts it where it belongs")))
     }
 
     /// What it does, for a message.

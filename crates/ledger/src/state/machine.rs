@@ -275,6 +275,11 @@ impl State {
             }
             Command::SetReplica { volume, node, replica } => {
                 self.node_mut(*node)?;
+                let known = self.volume_mut(volume)?;
+                let (group, before) = (known.group, known.replicas.get(node).and_then(|place| place.replica));
+                // Replaced by another one, what a member holds would be forgotten as when it is removed.
+                let replaced = before.filter(|_| before != replica.replica);
+                self.refuse_member(group, replaced, *node, volume)?;
                 self.volume_mut(volume)?.replicas.insert(*node, replica.clone());
             }
             Command::ReplicaMade { volume, node, replica } => {
@@ -287,10 +292,7 @@ impl State {
                 let (group, place) = (known.group, known.replicas.get(node));
                 let place = place.ok_or_else(|| Refused::Missing(format!("replica on {node}")))?;
                 let replica = place.replica;
-                if replica.is_some_and(|replica| self.is_member(group, replica)) {
-                    let what = format!("replica on {node}");
-                    return Err(Refused::InUse { what, by: format!("the in-sync set of {volume}") });
-                }
+                self.refuse_member(group, replica, *node, volume)?;
                 self.volume_mut(volume)?.replicas.remove(node);
             }
             Command::RemoveVolume { volume } => {
@@ -336,8 +338,20 @@ impl State {
         Ok(Applied::Done)
     }
 
-    fn is_member(&self, group: GroupId, replica: ReplicaId) -> bool {
-        self.groups.get(&group).is_some_and(|known| known.entry.in_sync.contains_key(&replica))
+    /// A replica that is recorded as in sync may be the only one that holds the newest data: it leaves the set first.
+    fn refuse_member(
+        &self,
+        group: GroupId,
+        replica: Option<ReplicaId>,
+        node: NodeId,
+        volume: &str,
+    ) -> Result<(), Refused> {
+        let in_sync = self.groups.get(&group).map(|known| &known.entry.in_sync);
+        if in_sync.zip(replica).is_some_and(|(in_sync, replica)| in_sync.contains_key(&replica)) {
+            let what = format!("replica on {node}");
+            return Err(Refused::InUse { what, by: format!("the in-sync set of {volume}") });
+        }
+        Ok(())
     }
 
     /// The volume of a replication group.

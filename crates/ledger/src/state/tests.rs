@@ -347,6 +347,20 @@ fn what_others_rest_on_cannot_be_removed() {
     assert!(in_use(state.apply(LedgerIndex(71), &Command::RemoveNode { node: NodeId(1) })));
     let replica = Command::RemoveReplica { volume: "data".into(), node: NodeId(1) };
     assert!(in_use(state.apply(LedgerIndex(72), &replica)));
+    let mut place = state.volumes["data"].replicas[&NodeId(1)].clone();
+    place.port += 1;
+    let set = |place: &Replica| Command::SetReplica {
+        volume: "data".into(),
+        node: NodeId(1),
+        replica: place.clone(),
+    };
+    state.apply(LedgerIndex(73), &set(&place)).unwrap();
+    let before = state.clone();
+    for other in [None, Some(ReplicaId(4_711))] {
+        place.replica = other;
+        assert!(in_use(state.apply(LedgerIndex(74), &set(&place))), "replaced is removed");
+        assert_eq!(state, before);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the daemon knows, as the public API shows it.
 
 use super::{
-    messages::{CANNOT_MAKE, Happened, VolumeReport},
+    messages::{CANNOT_MAKE, Happened, Record, VolumeReport},
     model,
     parts::parts,
     passage::Passage,
@@ -11,7 +11,7 @@ use crate::view::{
     Facts, Happening, NodeState as NodeStateView, NodeView, PassageView, Quorum, ReplicaState, ReplicaView,
     ResourceView, Resync, Resynced, Role, RunState, ServiceView, Times, VolumeView, VoterState, VoterView,
 };
-use anshin_agent::guard::FROZEN_GUARD_BOUND;
+use anshin_agent::{Rc, guard::FROZEN_GUARD_BOUND};
 use anshin_base::NodeId;
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
 
@@ -26,7 +26,7 @@ const PASSAGES_MAX: usize = 10;
 #[must_use]
 pub fn facts(world: &World, at: String) -> Facts {
     Facts {
-        site: world.state.site.as_ref().map_or_else(String::new, |site| site.name.clone()),
+        site: world.site_name(),
         this_node: world.name_of(world.me),
         at,
         quorum: quorum(world),
@@ -300,7 +300,7 @@ fn service_view(world: &World, service: &Service) -> ServiceView {
             let newest = report.and_then(|report| report.records.iter().max_by_key(|record| record.call));
             let failures =
                 report.map_or(0, |report| report.failures.iter().map(|failures| failures.count).sum());
-            let bad = newest.is_some_and(|record| record.result.rc.0 != record.expected);
+            let bad = newest.is_some_and(is_bad);
             ResourceView {
                 name: part.id.clone(),
                 kind: part.kind(),
@@ -341,6 +341,13 @@ fn service_view(world: &World, service: &Service) -> ServiceView {
         resources,
         why,
     }
+}
+
+/// Whether a result shows a failure. One that was looked for and found there, or not there, was found: neither is one.
+fn is_bad(record: &Record) -> bool {
+    let probe = record.operation == "monitor" && record.interval.0 == 0;
+    let found = [Rc::OK, Rc::NOT_RUNNING].contains(&record.result.rc);
+    record.result.rc.0 != record.expected && !(probe && found)
 }
 
 fn run_state(world: &World, service: &Service, resources: &[ResourceView], up: usize) -> (RunState, String) {
@@ -419,7 +426,24 @@ fn recent(world: &World) -> Vec<Happening> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::fixture;
+    use crate::daemon::{fixture, world::OwnNames};
+    use anshin_base::Millis;
+
+    #[test]
+    fn before_the_first_quorum_a_node_knows_its_names_from_its_own_file() {
+        let own = OwnNames { site: "prod".into(), node: "a".into() };
+        let world = World { me: NodeId(1), own, ..World::default() };
+        let facts = facts(&world, String::new());
+        assert_eq!((facts.site.as_str(), facts.this_node.as_str()), ("prod", "a"));
+    }
+
+    #[test]
+    fn what_a_first_look_finds_is_no_failure_and_what_it_cannot_tell_is_one() {
+        let probe = |rc| is_bad(&fixture::record("monitor", Millis(0), 1, rc, 7));
+        assert!(!probe(Rc::OK) && !probe(Rc::NOT_RUNNING) && probe(Rc::GENERIC));
+        assert!(is_bad(&fixture::record("monitor", Millis(5_000), 1, Rc::NOT_RUNNING, 0)));
+        assert!(is_bad(&fixture::record("start", Millis(0), 1, Rc::NOT_RUNNING, 0)));
+    }
 
     #[test]
     fn i17_a_request_that_nobody_answers_is_told_of() {

@@ -2,12 +2,13 @@
 //! when the site changed. Sans-IO: it looks at a [`World`] and gives commands.
 
 use super::{
-    messages::{Message, Order, Work},
+    messages::{Message, Order, Record, Work},
     model,
     parts::{Part, parts, services},
     transition::Transition,
     world::World,
 };
+use anshin_agent::Rc;
 use anshin_base::{Generation, GroupChange, Member, Millis, Mono, NodeId};
 use anshin_ledger::state::Volume;
 use anshin_policy::{Action, ActionId, ActionKind, Plan, UnixSeconds};
@@ -66,11 +67,20 @@ impl Leader {
         Self { request_last: start, ..Self::default() }
     }
 
-    /// An order was answered.
-    pub fn ran(&mut self, request: u64, well: bool) {
-        let asked = |open: &Open| matches!(open, Open::Asked { order, .. } if order.request == request);
-        let Some(id) = self.open.iter().find(|(_, open)| asked(open)).map(|(id, _)| *id) else { return };
-        self.end(id, well);
+    /// An order was answered; the world holds what came of it.
+    pub fn ran(&mut self, world: &World, request: u64, well: bool) {
+        let asked = self.open.iter().find_map(|(id, open)| match open {
+            Open::Asked { order, node, .. } if order.request == request => Some((*id, order, *node)),
+            _ => None,
+        });
+        let Some((id, order, node)) = asked else { return };
+        if well || !found(world, order, node) {
+            return self.end(id, well);
+        }
+        self.open.remove(&id);
+        if let Some(transition) = &mut self.transition {
+            transition.found(id);
+        }
     }
 
     /// Looks at the site and goes on: plans if nothing is under way, begins what can begin.
@@ -135,7 +145,7 @@ impl Leader {
         self.open.clear();
         if let Some(why) = over.aborted() {
             // A plan cut short by a change is followed by the next at once, one that failed after a pause.
-            if signature == self.signature {
+            if signature == self.signature && !over.surprised() {
                 self.pause_until = Some(now.after(PAUSE_AFTER_FAILURE));
             }
             let what = "plans anew".to_owned();
@@ -283,6 +293,16 @@ impl Leader {
             }
         }
     }
+}
+
+/// Whether an order was a first look, and the look found something that runs or something that does not.
+fn found(world: &World, order: &Order, node: NodeId) -> bool {
+    let probe = |record: &&Record| record.operation == "monitor" && record.interval.0 == 0;
+    let known = world.resource(node, &order.resource);
+    let record = known.and_then(|known| known.records.iter().find(probe));
+    order.operation == "monitor"
+        && order.interval.0 == 0
+        && record.is_some_and(|record| [Rc::OK, Rc::NOT_RUNNING].contains(&record.result.rc))
 }
 
 #[derive(Debug, PartialEq, Eq)]

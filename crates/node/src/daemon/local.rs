@@ -131,13 +131,15 @@ impl LocalResources {
         }
     }
 
-    /// Forgets resources that are no longer configured; what watches them ends.
-    pub fn keep(&mut self, configured: impl Fn(&str) -> bool) {
-        let before = self.known.len();
-        self.known.retain(|id, _| configured(id));
-        if self.known.len() != before {
+    /// Forgets resources that are no longer configured; what watches them ends. Returns what they were.
+    pub fn keep(&mut self, configured: impl Fn(&str) -> bool) -> Vec<Work> {
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.known).into_iter().partition(|(id, _)| configured(id));
+        self.known = kept;
+        if !gone.is_empty() {
             self.save();
         }
+        gone.into_values().map(|known| known.work).collect()
     }
 
     /// The resource was taken down outside of any order (R12): its state is what a stop would have left.
@@ -259,6 +261,17 @@ mod tests {
         assert_eq!(again.reports()[0].running(), Some(true));
         assert_eq!(again.recurring()[0].interval, Millis(5_000));
         assert_eq!(again.call, 2);
+        fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_longer_configured_is_forgotten_and_told() {
+        let file = scratch("keep");
+        let mut local = LocalResources::load(file.clone()).unwrap();
+        local.ended(&order("start", 0, 0), OperationResult::done(Rc::OK), 1);
+        assert!(local.keep(|_| true).is_empty());
+        assert_eq!(local.keep(|_| false), [Work::Volume { volume: "data".into() }]);
+        assert!(local.keep(|_| false).is_empty() && local.reports().is_empty());
         fs::remove_file(file).unwrap();
     }
 

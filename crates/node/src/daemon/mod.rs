@@ -39,7 +39,7 @@ use std::{
 };
 use tokio::sync::{broadcast, mpsc, watch};
 use voter_link::{VoterEvent, VoterLink};
-use world::World;
+use world::{OwnNames, World};
 
 /// How often a server that is no node yet looks whether it has become one.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -76,7 +76,8 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
     let (events, queue) = mpsc::channel(core::EVENTS_MAX);
     let voter = VoterLink::start(paths.voter_socket(), voter_events);
     forward(voter_queue, events.clone());
-    let (world, newest) = watch::channel(Arc::new(World::default()));
+    let own = OwnNames { site: node.site.clone(), node: node.node.clone() };
+    let (world, newest) = watch::channel(Arc::new(World { me: node.id, own, ..World::default() }));
     let (happenings, _) = broadcast::channel(HAPPENINGS_MAX);
     let core = core::Core::new(core::Setup {
         me: node.id,

@@ -21,6 +21,7 @@ pub struct Transition {
     plan: Plan,
     steps: BTreeMap<ActionId, Step>,
     aborted: Option<String>,
+    surprised: bool,
 }
 
 impl Transition {
@@ -28,7 +29,7 @@ impl Transition {
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         let steps = plan.actions.iter().map(|action| (action.id, Step::Waiting)).collect();
-        Self { plan, steps, aborted: None }
+        Self { plan, steps, aborted: None, surprised: false }
     }
 
     /// The actions that begin now; pseudo actions are done at once and make way for their successors.
@@ -63,6 +64,22 @@ impl Transition {
             let why = format!("{} failed", key.unwrap_or("an action"));
             self.abort(&why);
         }
+    }
+
+    /// A look found another state than the plan rests on: no failure, but what follows must be planned anew.
+    pub fn found(&mut self, id: ActionId) {
+        self.steps.insert(id, Step::Done);
+        self.surprised = true;
+        let resource = self.plan.actions.iter().find(|action| action.id == id);
+        let resource = resource.and_then(|action| action.resource.as_deref()).unwrap_or("something");
+        let why = format!("{resource} was found in another state than expected");
+        self.abort(&why);
+    }
+
+    /// Whether the plan ended because of what was found, not because something failed.
+    #[must_use]
+    pub fn surprised(&self) -> bool {
+        self.surprised && !self.steps.values().any(|step| *step == Step::Failed)
     }
 
     /// Nothing more begins.
@@ -146,6 +163,20 @@ mod tests {
         assert!(!transition.is_over());
         transition.ended(ActionId(4), true);
         assert!(transition.is_over());
+    }
+
+    #[test]
+    fn what_a_look_finds_ends_the_plan_but_is_no_failure() {
+        let actions = || vec![action(1, ActionKind::Probe, &[]), action(2, ActionKind::Start, &[1])];
+        let mut found = transition(actions());
+        found.begin();
+        found.found(ActionId(1));
+        assert!(found.begin().is_empty() && found.is_over() && found.surprised());
+        assert!(!found.aborted().unwrap().contains("failed"));
+        let mut failed = transition(actions());
+        failed.begin();
+        failed.ended(ActionId(1), false);
+        assert!(failed.is_over() && !failed.surprised());
     }
 
     #[test]

@@ -27,11 +27,22 @@ pub struct Heard {
     pub replicas: Vec<ReplicaReport>,
 }
 
+/// The names by which a node knows its site and itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnNames {
+    /// The site.
+    pub site: String,
+    /// The node.
+    pub node: String,
+}
+
 /// One daemon's knowledge.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     /// The node this daemon runs on.
     pub me: NodeId,
+    /// What the node's own file calls site and node: known before any ledger is.
+    pub own: OwnNames,
     /// The newest ledger state applied here.
     pub state: Arc<State>,
     /// This node's voter hears a leader.
@@ -69,10 +80,20 @@ impl World {
         self.state.nodes.values().find(|node| node.name == name)
     }
 
-    /// A node's name; its number if the ledger does not know it.
+    /// A node's name; its number if neither the ledger nor, for this one, its own file knows it.
     #[must_use]
     pub fn name_of(&self, node: NodeId) -> String {
-        self.state.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.clone())
+        match self.state.nodes.get(&node) {
+            Some(known) => known.name.clone(),
+            None if node == self.me && !self.own.node.is_empty() => self.own.node.clone(),
+            None => node.to_string(),
+        }
+    }
+
+    /// The site's name.
+    #[must_use]
+    pub fn site_name(&self) -> String {
+        self.state.site.as_ref().map_or_else(|| self.own.site.clone(), |site| site.name.clone())
     }
 
     /// The ledger's entry for a volume.

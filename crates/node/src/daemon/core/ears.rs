@@ -131,7 +131,12 @@ impl Core {
             .flat_map(|service| parts::parts(&self.world.state, service))
             .map(|part| part.id)
             .collect();
-        self.local.keep(|id| configured.contains(id));
+        for work in self.local.keep(|id| configured.contains(id)) {
+            // A ledger that begins anew knows nothing: that is no word about what is configured.
+            if !self.world.state.nodes.is_empty() {
+                self.let_go(work);
+            }
+        }
         let volumes = self.world.state.clone();
         self.files.keep(|volume| volumes.volumes.contains_key(volume));
         self.keep_voters();
@@ -153,7 +158,7 @@ impl Core {
             Message::Ran { request, well, report } => {
                 self.take_report(from, report);
                 if let Some(leader) = &mut self.leader {
-                    leader.ran(request, well);
+                    leader.ran(&self.world, request, well);
                 }
             }
             Message::Cancel { resource, interval, .. } => {

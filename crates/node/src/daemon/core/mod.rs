@@ -93,7 +93,7 @@ struct VolumeHere {
 
 /// What the core needs.
 pub struct Setup {
-    /// This node.
+    /// This node, which the first world names too.
     pub me: NodeId,
     /// Its voter, as its files have it.
     pub voter_id: VoterId,
@@ -170,7 +170,7 @@ impl Core {
         let run = setup.paths.run.clone();
         let local = LocalResources::load(run.join("resources.json"))?;
         let supervisor = Supervisor::new(setup.executable.clone(), run.clone(), run);
-        let world = World { me: setup.me, ..World::default() };
+        let world = World::clone(&setup.world.borrow());
         let start = crate::random_id()?;
         let mut core = Self {
             setup,

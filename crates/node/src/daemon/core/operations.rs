@@ -75,7 +75,7 @@ impl Core {
             self.world.reports.insert(self.setup.me, report.clone());
             if leader == self.setup.me {
                 if let Some(leader) = &mut self.leader {
-                    leader.ran(order.request, well);
+                    leader.ran(&self.world, order.request, well);
                 }
             } else {
                 let message = Message::Ran { request: order.request, well, report };
@@ -89,6 +89,16 @@ impl Core {
                 self.busy.remove(&order.resource);
             }
         }
+    }
+
+    /// What was configured here is no longer: what the node's own manager was kept from doing with it, it may do again.
+    pub(super) fn let_go(&self, work: Work) {
+        let (Work::Agent(resource), runner) = (work, self.setup.runner.clone()) else { return };
+        tokio::spawn(async move {
+            if let Err(problem) = runner.release(&resource).await {
+                tracing::warn!(resource = resource.name, %problem, "a setting of anshin stays until the next boot");
+            }
+        });
     }
 
     pub(super) fn note_operation(&mut self, order: &Order, result: &OperationResult, well: bool) {
