@@ -139,6 +139,7 @@ impl Engine {
             let message = format!("{clients} NBD clients use the volume");
             return self.torn_down(Err(Problem::new("device-busy", message).hint("disconnect them first")));
         }
+        self.points.set_leaving(true);
         self.points_end("the volume's device is being given up");
         match self.device.state {
             DeviceState::SettingUp => self.device.tear_down_after_setup = true,
@@ -202,9 +203,7 @@ impl Engine {
         let asking = [Request::Demote, Request::Teardown, Request::Stop];
         if let Err(problem) = result {
             tracing::warn!(%problem, "the device stays");
-            if self.nbd.is_some() {
-                self.points.set_serving();
-            }
+            self.points.set_leaving(false);
             if let DeviceState::TearingDown = self.device.state {
                 let places = &self.device.places;
                 let path = places.device.display().to_string();

@@ -72,7 +72,7 @@ impl Engine {
         let told = match event {
             Event::Serve { generation } => {
                 tracing::info!(%generation, "serving");
-                self.points.set_serving();
+                self.points.set_primary(true);
                 self.set_up();
                 VolumeEvent::Serve { generation: generation.0 }
             }
@@ -86,11 +86,13 @@ impl Engine {
             }
             Event::Deposed { generation } => {
                 tracing::warn!(%generation, "another primary is recorded; waiting for the device to be given up");
+                self.points.set_primary(false);
                 self.points_end("another node is the primary now");
                 VolumeEvent::Deposed { generation: generation.0 }
             }
             Event::Demoted => {
                 tracing::info!("the hand-over is recorded");
+                self.points.set_primary(false);
                 self.points_end("the volume was handed over");
                 self.answer_waiting(&[Request::Demote], &Reply::Done);
                 if self.device.exists() {
@@ -114,6 +116,7 @@ impl Engine {
             }
             Event::Failed { why } => {
                 tracing::error!(why, "the replica failed");
+                self.points.set_primary(false);
                 self.points_end("the replica failed");
                 VolumeEvent::Failed { why }
             }

@@ -15,7 +15,7 @@ use crate::{
     io::Tag,
     point::{
         freeze::{Frozen, mount_of},
-        keeper::{Keeper, PointId, Step, UNIT},
+        keeper::{Keeper, PointId, Room, Step, UNIT},
         side::{Ended, Side, reserve},
     },
     ring::{Done, Fd},
@@ -37,13 +37,15 @@ const POINTS_MAX: usize = 4;
 const STILL_MAX: Millis = Millis(2_000);
 /// Fronts of points are numbered from here, far above those of devices: the numbers tell completions apart.
 const FIRST_NUMBER: u64 = 1 << 24;
+/// Units of a side file (64 GiB): what is known of them is locked memory, 32 bytes each.
+const SLOTS_MAX: u32 = 1 << 20;
 /// Ended points whose reason is remembered for an owner that asks late.
 const ENDED_KEPT: usize = 16;
 
 /// What helper threads report.
 enum News {
-    /// Side file, and whether a file system is held still.
-    Reserved(PointId, Result<(OwnedFd, bool), Problem>),
+    /// What a point needs, and whether a file system is held still.
+    Reserved(PointId, Result<Reserved, Problem>),
     /// The file system is thawed; None: before anyone said so.
     Thawed(PointId, Option<Duration>),
     /// The FUSE mount stands: its requests must be answered from now on.
@@ -54,9 +56,15 @@ enum News {
     Detached(PointId),
 }
 
+struct Reserved {
+    file: OwnedFd,
+    room: Room,
+    frozen: bool,
+}
+
 enum Stage {
     Reserving,
-    Stilling { file: Option<OwnedFd>, until: Mono },
+    Stilling { needs: Option<(OwnedFd, Room)>, until: Mono },
     Thawing,
     Attaching,
 }
@@ -91,7 +99,9 @@ pub(super) struct Points {
     ended: VecDeque<(PointId, String)>,
     next: u64,
     /// Whether this replica serves as primary.
-    serving: bool,
+    primary: bool,
+    /// Whether its device is being given up.
+    leaving: bool,
     steps: Vec<Step>,
     sender: Sender<News>,
     receiver: Receiver<News>,
@@ -108,7 +118,8 @@ impl Points {
             served: BTreeMap::new(),
             ended: VecDeque::new(),
             next: 1,
-            serving: false,
+            primary: false,
+            leaving: false,
             steps: Vec::new(),
             sender,
             receiver,
@@ -116,8 +127,14 @@ impl Points {
         }
     }
 
-    pub(super) fn set_serving(&mut self) {
-        self.serving = true;
+    pub(super) fn set_primary(&mut self, primary: bool) {
+        self.primary = primary;
+        self.leaving = false;
+    }
+
+    /// The device is being given up; false: it stays after all.
+    pub(super) fn set_leaving(&mut self, leaving: bool) {
+        self.leaving = leaving;
     }
 
     /// A mutation on its way to the core; see [`Keeper::admit`].
@@ -176,14 +193,15 @@ fn prepare(
     report: &dyn Fn(News),
 ) {
     let frozen = reserve(directory, slots).and_then(|file| {
+        let room = Room::new(slots);
         let mount = device.and_then(mount_of);
-        Ok((file, mount.map(|mount| Frozen::freeze(&mount)).transpose()?))
+        Ok((file, room, mount.map(|mount| Frozen::freeze(&mount)).transpose()?))
     });
     match frozen {
         Err(problem) => report(News::Reserved(id, Err(problem))),
-        Ok((file, None)) => report(News::Reserved(id, Ok((file, false)))),
-        Ok((file, Some(frozen))) => {
-            report(News::Reserved(id, Ok((file, true))));
+        Ok((file, room, None)) => report(News::Reserved(id, Ok(Reserved { file, room, frozen: false }))),
+        Ok((file, room, Some(frozen))) => {
+            report(News::Reserved(id, Ok(Reserved { file, room, frozen: true })));
             report(News::Thawed(id, frozen.thaw_when_told(told)));
         }
     }
@@ -193,7 +211,9 @@ impl Engine {
     /// A client asks for a point; it is answered when the point can be read, or when it cannot be had.
     pub(super) fn point_open(&mut self, client: u64, limit_bytes: u64, freeze: bool) {
         let refusal = match (&self.points.opening, self.points.served.len()) {
-            _ if !self.points.serving => Some("this replica does not serve the volume now"),
+            _ if !self.points.primary || self.points.leaving => {
+                Some("this replica does not serve the volume now")
+            }
             (Some(_), _) => Some("another point is being opened"),
             (_, POINTS_MAX..) => Some("as many points are open as a volume may have"),
             _ => None,
@@ -205,7 +225,7 @@ impl Engine {
         }
         // More than the whole volume is never copied.
         let units = (limit_bytes / UNIT).min(self.geometry.bytes.div_ceil(UNIT));
-        let slots = u32::try_from(units).unwrap_or(u32::MAX).max(1);
+        let slots = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, SLOTS_MAX);
         let id = PointId(self.points.next);
         self.points.next += 1;
         let (thaw, told) = channel();
@@ -290,7 +310,6 @@ impl Engine {
 
     /// All points end: the replica does not serve any more, or is about not to.
     pub(super) fn points_end(&mut self, why: &str) {
-        self.points.serving = false;
         self.refuse_point(Problem::new("point-broken", why));
         let ids: Vec<_> = self.points.served.keys().copied().collect();
         ids.into_iter().for_each(|id| self.point_close(id, why));
@@ -452,12 +471,12 @@ impl Engine {
             return;
         }
         let Some(opening) = &mut self.points.opening else { return };
-        let Stage::Stilling { file, .. } = &mut opening.stage else { return };
-        let Some(file) = file.take() else { return };
+        let Stage::Stilling { needs, .. } = &mut opening.stage else { return };
+        let Some((file, room)) = needs.take() else { return };
         opening.stage = Stage::Thawing;
-        let (id, slots, frozen) = (opening.id, opening.slots, opening.frozen);
+        let (id, frozen) = (opening.id, opening.frozen);
         self.points.side.add(id, file);
-        self.with_keeper(|keeper, steps| keeper.open(id, slots, steps));
+        self.with_keeper(|keeper, steps| keeper.open(id, room, steps));
         let Some(opening) = &self.points.opening else { return };
         let _ = opening.thaw.send(());
         if !frozen {
@@ -493,14 +512,14 @@ impl Engine {
         self.points.opening.as_mut().filter(|opening| opening.id == id)
     }
 
-    fn point_reserved(&mut self, id: PointId, result: Result<(OwnedFd, bool), Problem>) {
+    fn point_reserved(&mut self, id: PointId, result: Result<Reserved, Problem>) {
         let until = self.io.now().after(STILL_MAX);
         let Some(opening) = self.opening(id) else { return };
         match result {
             Err(problem) => self.refuse_point(problem),
-            Ok((file, frozen)) => {
+            Ok(Reserved { file, room, frozen }) => {
                 opening.frozen = frozen;
-                opening.stage = Stage::Stilling { file: Some(file), until };
+                opening.stage = Stage::Stilling { needs: Some((file, room)), until };
                 self.points.keeper.gate();
                 self.point_still();
             }

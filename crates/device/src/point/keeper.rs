@@ -88,6 +88,20 @@ pub enum Step {
     },
 }
 
+/// Memory for what is known of a point's units, made by a helper thread: it is large, and locked.
+pub struct Room {
+    map: HashMap<u64, Copied>,
+    slots: u32,
+}
+
+impl Room {
+    /// For a side file of so many units. It never grows on the write path.
+    #[must_use]
+    pub fn new(slots: u32) -> Self {
+        Self { map: HashMap::with_capacity(slots as usize), slots }
+    }
+}
+
 /// What is known of a copied unit.
 #[derive(Clone, Copy)]
 enum Copied {
@@ -98,7 +112,7 @@ enum Copied {
 }
 
 struct Point {
-    /// By unit of the volume. Made with room for the whole bound, so that it never grows on the write path.
+    /// By unit of the volume; see [`Room`].
     map: HashMap<u64, Copied>,
     slots: u32,
     used: u32,
@@ -293,10 +307,10 @@ impl Keeper {
         self.gate && self.under_way == 0 && self.held.is_empty()
     }
 
-    /// The point is now. Its side file has room for `slots` units.
-    pub fn open(&mut self, id: PointId, slots: u32, out: &mut Vec<Step>) {
+    /// The point is now.
+    pub fn open(&mut self, id: PointId, room: Room, out: &mut Vec<Step>) {
         assert!(self.still(), "a point opens only between mutations");
-        let map = HashMap::with_capacity(slots as usize);
+        let Room { map, slots } = room;
         self.points.insert(id, Point { map, slots, used: 0, broken: false, readers: HashMap::new() });
         self.abandon(out);
     }

@@ -188,7 +188,7 @@ impl World {
         self.next += 1;
         self.frozen.insert(id, self.disk.clone());
         self.side.insert(id, vec![0; (u64::from(self.slots) * UNIT) as usize]);
-        self.keeper.open(id, self.slots, out);
+        self.keeper.open(id, Room::new(self.slots), out);
     }
 
     fn read(&mut self, which: usize, offset: u64, length: u64, out: &mut Vec<Step>) {

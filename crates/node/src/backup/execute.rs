@@ -56,7 +56,7 @@ fn attempt(job: &BackupJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice) -> R
         stop.check()?;
         // The consistent point is the director's; this is the machine's own idea of it, for humans.
         let time = now_nanoseconds();
-        let sink = Throttled::new(session.clone(), work.bandwidth.0);
+        let sink = Throttled::new(session.clone(), work.bandwidth.0, stop.clone());
         let chunker = Arc::new(session.chunker());
         let reader = Reader { job, tools, sink: &sink, chunker, stop };
         let taken = reader.read()?;

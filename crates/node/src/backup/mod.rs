@@ -26,7 +26,7 @@ mod throttle;
 pub mod vault;
 
 pub use execute::backup;
-pub use log::archive;
+pub use log::{ArchiveJob, ArchiveState, archive};
 pub use process::{Voice, run_archive, run_backup, run_restore};
 pub use restore::restore;
 pub use stop::Stop;

@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(3);
 /// The side file: at least, and at most.
 const LIMIT_MIN: u64 = 64 << 20;
-const LIMIT_MAX: u64 = 256 << 30;
+const LIMIT_MAX: u64 = 64 << 30;
 /// How often it is asked whether the point still holds.
 const WATCH: Duration = Duration::from_secs(1);
 

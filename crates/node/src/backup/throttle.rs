@@ -1,25 +1,24 @@
 //! A limit of what is sent to the vault per second.
 
+use super::stop::Stop;
 use anshin_vault::{ChunkId, Kind, Session, Sink, VaultError};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-/// Longest pause at once: whoever wants to stop is not kept waiting.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
-
 /// A session that sends no more than so many bytes a second, counted from its beginning.
 pub struct Throttled {
     session: Arc<Session>,
     bytes_per_second: u64,
     since: Instant,
+    stop: Arc<Stop>,
 }
 
 impl Throttled {
     /// 0: no limit.
-    pub fn new(session: Arc<Session>, bytes_per_second: u64) -> Self {
-        Self { session, bytes_per_second, since: Instant::now() }
+    pub fn new(session: Arc<Session>, bytes_per_second: u64, stop: Arc<Stop>) -> Self {
+        Self { session, bytes_per_second, since: Instant::now(), stop }
     }
 
     fn wait(&self) {
@@ -28,7 +27,7 @@ impl Throttled {
         }
         let sent = self.session.stats().sent_bytes;
         let due = Duration::from_secs_f64(sent as f64 / self.bytes_per_second as f64);
-        std::thread::sleep(due.saturating_sub(self.since.elapsed()).min(PAUSE_MAX));
+        let _ = self.stop.sleep(due.saturating_sub(self.since.elapsed()));
     }
 }
 
