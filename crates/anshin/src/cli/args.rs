@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::director::args as director;
 use crate::run::Process;
 use anshin_base::{ByteSize, Problem};
 use anshin_node::view::Role;
@@ -70,6 +71,12 @@ pub enum Command {
         #[arg(long)]
         failover: bool,
     },
+    /// What is backed up, when, where to, kept how long
+    #[command(subcommand)]
+    Plan(director::Plan),
+    /// Runs of plans
+    #[command(subcommand)]
+    Runs(director::Runs),
     /// The scheduler by itself
     #[command(subcommand)]
     Policy(Policy),

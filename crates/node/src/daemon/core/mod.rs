@@ -1,5 +1,6 @@
 //! The daemon's one owner of state: everything that happens arrives here as an [`Event`], in order.
 
+mod director;
 mod ears;
 mod lead;
 mod operations;
@@ -7,6 +8,7 @@ mod rejoin;
 mod replicas;
 
 use super::{
+    director::{DirectorEvent, Keeper},
     leader::Leader,
     local::LocalResources,
     messages::{Happened, Order},
@@ -74,6 +76,8 @@ pub enum Event {
         /// The new id.
         voter: Option<VoterId>,
     },
+    /// Something around backups.
+    Director(DirectorEvent),
 }
 
 /// What is known of a volume process on this node.
@@ -104,6 +108,8 @@ pub struct Setup {
     pub runner: Runner,
     /// The way to the voter.
     pub voter: VoterLink,
+    /// The vault processes of this node.
+    pub keeper: Arc<dyn Keeper>,
     /// Where its own tasks send what happened.
     pub events: mpsc::Sender<Event>,
     /// Where every new world is published.
@@ -155,6 +161,8 @@ pub struct Core {
     granted: BTreeMap<NodeId, rejoin::Granted>,
     /// Since when nodes run another voter than the ledger's.
     other_voters: BTreeMap<NodeId, Mono>,
+    /// Backups.
+    backups: director::Backups,
 }
 
 impl Core {
@@ -168,6 +176,7 @@ impl Core {
         let supervisor = Supervisor::new(setup.executable.clone(), run.clone(), run);
         let world = World { me: setup.me, ..World::default() };
         let start = crate::random_id()?;
+        let backups = director::Backups::new(start, setup.keeper.clone(), setup.events.clone());
         let mut core = Self {
             setup,
             world,
@@ -198,6 +207,7 @@ impl Core {
             voter_connected: false,
             granted: BTreeMap::new(),
             other_voters: BTreeMap::new(),
+            backups,
         };
         core.supervisor.want("voter", &["run".into(), "voter".into()]);
         core.supervisor.want("guard", &["run".into(), "guard".into()]);
@@ -245,6 +255,7 @@ impl Core {
             Event::ReplicaMade(volume, made) => self.replica_made(&volume, made),
             Event::TakenDown(volume, result) => self.taken_down(&volume, result),
             Event::NewVoter { node, wish, voter } => self.new_voter(node, wish, voter),
+            Event::Director(event) => self.director_event(event),
         }
     }
 
@@ -288,6 +299,7 @@ impl Core {
             self.send_report();
         }
         self.lead();
+        self.direct();
         let now = self.now();
         self.recorder.observe(&self.world, now);
         if self.report_due {
