@@ -79,6 +79,15 @@ impl Issues {
         }
     }
 
+    /// Those of another part as well.
+    pub(crate) fn append(&mut self, other: &Self) {
+        for (kind, count) in &other.counts {
+            *self.counts.entry(*kind).or_default() += count;
+        }
+        let room = KEPT_MAX.saturating_sub(self.first.len());
+        self.first.extend(other.first.iter().take(room).cloned());
+    }
+
     /// How many there were of one kind.
     pub fn count(&self, kind: IssueKind) -> u64 {
         self.counts.get(&kind).copied().unwrap_or(0)

@@ -19,6 +19,8 @@ pub enum Tag {
     Wake,
     /// The NBD server.
     Nbd(crate::front::nbd::Tag),
+    /// A point's side file.
+    Point(crate::point::side::Tag),
     /// The FUSE file.
     Fuse(crate::front::fuse::Tag),
     /// The data links.

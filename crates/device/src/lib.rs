@@ -15,6 +15,7 @@ pub mod io;
 mod memory;
 mod options;
 pub mod peer;
+pub mod point;
 pub mod ring;
 mod standalone;
 mod stats;

@@ -99,6 +99,12 @@ impl Options {
         self.run.join(format!("volume-{}.nbd", self.name))
     }
 
+    /// The NBD socket of a point.
+    #[must_use]
+    pub fn point_socket(&self, point: u64) -> PathBuf {
+        self.run.join(format!("volume-{}@{point}.nbd", self.name))
+    }
+
     /// The lease record.
     #[must_use]
     pub fn lease_record(&self) -> PathBuf {

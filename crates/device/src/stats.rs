@@ -65,11 +65,11 @@ impl Stats {
         self.open.insert(id, (now, kind));
     }
 
-    /// A request was answered.
-    pub fn end(&mut self, now: Mono, id: RequestId) {
-        if let Some((since, kind)) = self.open.remove(&id) {
-            self.kinds[kind as usize].add(now.0.saturating_sub(since.0) / 1000);
-        }
+    /// A request was answered. Says whether it changed the volume.
+    pub fn end(&mut self, now: Mono, id: RequestId) -> bool {
+        let Some((since, kind)) = self.open.remove(&id) else { return false };
+        self.kinds[kind as usize].add(now.0.saturating_sub(since.0) / 1000);
+        matches!(kind, Kind::Write)
     }
 
     /// Reads, writes, flushes.

@@ -5,6 +5,7 @@
 //! windows, not on the size of the tree. Every file is opened relative to its directory without following links, and what
 //! was opened, not what was listed, says what it is.
 
+mod compose;
 mod contents;
 mod entry;
 mod exclude;
@@ -18,6 +19,7 @@ mod scan;
 mod settle;
 mod walk;
 
+pub use compose::Composer;
 pub use exclude::Excludes;
 pub use roots::BackupRoot;
 pub(crate) use roots::place;
@@ -50,6 +52,9 @@ pub struct BackupOptions {
     pub open_directories: usize,
     /// The files cache, if there is to be one.
     pub cache: Option<CacheOptions>,
+    /// The number under which the cache knows the device, for a source on one file system whose device has another number each
+    /// time: a frozen point of a volume. None: the device's own.
+    pub cache_device: Option<u64>,
     /// The time on this machine's clock, as files get it.
     pub now: Timestamp,
 }
@@ -80,6 +85,7 @@ impl BackupOptions {
             workers: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16),
             open_directories: 256,
             cache: None,
+            cache_device: None,
             now: Timestamp { seconds: now.tv_sec, nanoseconds: now.tv_nsec as u32 },
         }
     }

@@ -51,7 +51,7 @@ impl PlannedRoot {
     }
 }
 
-fn names_of(path: &Path) -> Result<Vec<Vec<u8>>, CaptureError> {
+pub(super) fn names_of(path: &Path) -> Result<Vec<Vec<u8>>, CaptureError> {
     let refuse = |why: &str| {
         let path = path.display();
         CaptureError::problem(Problem::new("backup-root", format!("`{path}` cannot be backed up: {why}")))
@@ -143,15 +143,15 @@ pub(crate) fn place(sink: &dyn Sink, path: &Path, entry: Entry) -> Result<ChunkI
 
 /// A directory on the way to a root, or a root.
 #[derive(Default)]
-struct Branch {
+pub(super) struct Branch {
     attributes: Option<Attributes>,
-    captured: Option<Entry>,
-    children: BTreeMap<Vec<u8>, Branch>,
+    pub(super) captured: Option<Entry>,
+    pub(super) children: BTreeMap<Vec<u8>, Branch>,
 }
 
 impl Branch {
     /// Depth is that of the paths a user typed, so recursion is bounded by `PATH_MAX`.
-    fn seal(self, sink: &dyn Sink, name: Vec<u8>) -> Result<Entry, CaptureError> {
+    pub(super) fn seal(self, sink: &dyn Sink, name: Vec<u8>) -> Result<Entry, CaptureError> {
         if let Some(entry) = self.captured {
             return Ok(Entry { name: name.into(), ..entry });
         }

@@ -91,7 +91,7 @@ impl Walk<'_> {
             let slot = state.window.len();
             state.window.push(Slot { name: name.to_bytes().into(), ..Slot::default() });
             let cached = self.old_cache.as_ref().and_then(|cache| {
-                let device = job.handle.stat().device;
+                let device = self.options.cache_device.unwrap_or(job.handle.stat().device);
                 state.cursor.find(cache, &job.cache_key, device, name.to_bytes())
             });
             match cached {

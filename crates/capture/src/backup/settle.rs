@@ -76,7 +76,13 @@ impl Walk<'_> {
     fn remember(&self, job: &DirectoryJob, state: &mut DirectoryState, leaf: &SealedLeaf) {
         let keys: Vec<u64> = state.keys.drain(..leaf.entries as usize).collect();
         if let Some(cache) = &self.new_cache {
-            cache.leaf(&job.cache_key, state.parts, job.handle.stat().device, &keys, leaf);
+            cache.leaf(
+                &job.cache_key,
+                state.parts,
+                self.options.cache_device.unwrap_or(job.handle.stat().device),
+                &keys,
+                leaf,
+            );
         }
         state.parts += 1;
     }

@@ -103,6 +103,11 @@ impl<'w> Walk<'w> {
     }
 
     pub fn run(&self, plan: &Plan) -> Result<ChunkId, CaptureError> {
+        plan.assemble(self.sink, self.entries(plan)?, &self.owners)
+    }
+
+    /// Captures the roots, without the directories above them.
+    pub fn entries(&self, plan: &Plan) -> Result<Vec<Entry>, CaptureError> {
         let mut first = Vec::new();
         for (at, root) in plan.roots.iter().enumerate() {
             first.extend(self.begin(at, root)?);
@@ -121,7 +126,7 @@ impl<'w> Walk<'w> {
                 CaptureError::io("capture", root.source.as_os_str().as_bytes(), Errno::NOENT)
             })?);
         }
-        plan.assemble(self.sink, entries, &self.owners)
+        Ok(entries)
     }
 
     /// Completes the cache and gives the report.

@@ -8,6 +8,7 @@ mod stream;
 
 pub use restore::{restore_image, restore_stream};
 pub use stream::backup_stream;
+pub(crate) use stream::capture_stream;
 
 use crate::{
     backup::{Backup, BackupReport, Extent, Extents, attributes_of, place},

@@ -22,6 +22,24 @@ pub fn backup_stream(
     options: &BackupOptions,
     monitor: &Monitor,
 ) -> Result<Backup, CaptureError> {
+    let entry = capture_stream(sink, input, name, options, monitor)?;
+    let bytes = entry.content().map_or(0, Content::data);
+    let root = place(sink, name, entry)?;
+    let issues = monitor.take_issues();
+    Ok(Backup {
+        root,
+        report: BackupReport { files: 1, bytes, bytes_read: bytes, issues, ..BackupReport::default() },
+    })
+}
+
+/// The stream as an entry that belongs nowhere yet.
+pub(crate) fn capture_stream(
+    sink: &dyn Sink,
+    input: impl Read,
+    name: &Path,
+    options: &BackupOptions,
+    monitor: &Monitor,
+) -> Result<Entry, CaptureError> {
     let shown = name.as_os_str().as_bytes();
     let mut chunks = options.chunker.chunks(input);
     let mut writer = ContentWriter::new();
@@ -50,16 +68,9 @@ pub fn backup_stream(
         Some(bytes) => Content::Inline(bytes.into()),
         None => writer.finish(sink)?.0,
     };
-    let bytes = content.data();
-    monitor.done(bytes);
+    monitor.done(content.data());
     let process = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let owner = OwnerNames::default().get(process.0, process.1);
     let attributes = Attributes { mode: 0o600, owner, mtime: options.now, ..Attributes::default() };
-    let entry = Entry { name: Box::default(), kind: EntryKind::File(content), attributes, link: None };
-    let root = place(sink, name, entry)?;
-    let issues = monitor.take_issues();
-    Ok(Backup {
-        root,
-        report: BackupReport { files: 1, bytes, bytes_read: bytes, issues, ..BackupReport::default() },
-    })
+    Ok(Entry { name: Box::default(), kind: EntryKind::File(content), attributes, link: None })
 }

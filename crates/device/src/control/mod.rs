@@ -12,6 +12,7 @@ pub use server::{Asked, Server, Tag};
 use crate::peer::LinkStatus;
 use anshin_base::{Problem, ReplicaId};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What the daemon wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,24 @@ pub enum Request {
     Subscribe,
     /// Destroys the device (refused while it is used) and ends the process.
     Stop,
+    /// Opens a point: the volume as it is now, readable while writes go on. Answered by [`Reply::Point`] when it can be read.
+    /// It is closed with the connection, or when the replica is primary no more.
+    PointOpen {
+        /// Bound of the side file that keeps what is overwritten meanwhile.
+        limit_bytes: u64,
+        /// Whether to hold the mounted file system still for the instant, so that the point needs no repair.
+        freeze: bool,
+    },
+    /// How a point is. Answered by [`Reply::Point`], or by why there is none any more.
+    PointStatus {
+        /// Its number.
+        point: u64,
+    },
+    /// Closes a point.
+    PointClose {
+        /// Its number.
+        point: u64,
+    },
 }
 
 /// One line of an answer.
@@ -52,6 +71,11 @@ pub enum Reply {
     Status {
         /// In full.
         status: Box<VolumeStatus>,
+    },
+    /// A point.
+    Point {
+        /// In full.
+        point: Box<PointStatus>,
     },
     /// Something happened.
     Event {
@@ -156,6 +180,27 @@ pub enum DeviceState {
     },
 }
 
+/// A point of the volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointStatus {
+    /// Its number, for as long as this process runs.
+    pub point: u64,
+    /// Size of the volume.
+    pub bytes: u64,
+    /// NBD socket that serves it, read-only.
+    pub nbd: PathBuf,
+    /// Its block device, read-only; None if this process makes none.
+    pub device: Option<PathBuf>,
+    /// How long the file system was held still; None: it is as after a power failure.
+    pub frozen_ms: Option<u64>,
+    /// Bound of the side file.
+    pub limit_bytes: u64,
+    /// How much of it is used.
+    pub copied_bytes: u64,
+    /// Why it cannot be read any more.
+    pub broken: Option<String>,
+}
+
 /// Times of answered requests of one kind since the start, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
@@ -235,6 +280,9 @@ pub struct VolumeStatus {
     /// What resyncs from here took, by target.
     #[serde(default)]
     pub resynced: Vec<Resynced>,
+    /// Open points.
+    #[serde(default)]
+    pub points: Vec<PointStatus>,
     /// Reads.
     pub reads: Latency,
     /// Writes, trims and zeroings.

@@ -47,6 +47,8 @@ pub struct Server {
     door: UnixDoor,
     clients: HashMap<u64, Client>,
     next: u64,
+    /// Clients that hung up, for whoever keeps something for them.
+    gone: Vec<u64>,
 }
 
 impl Server {
@@ -55,7 +57,7 @@ impl Server {
     /// # Errors
     /// If it cannot.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { door: UnixDoor::open(path)?, clients: HashMap::new(), next: 1 })
+        Ok(Self { door: UnixDoor::open(path)?, clients: HashMap::new(), next: 1, gone: Vec::new() })
     }
 
     /// Starts accepting.
@@ -163,6 +165,17 @@ impl Server {
         }
     }
 
+    /// One client that has hung up since the last call.
+    pub fn take_gone(&mut self) -> Option<u64> {
+        self.gone.pop()
+    }
+
+    /// Whether this client is still connected.
+    #[must_use]
+    pub fn connected(&self, id: u64) -> bool {
+        self.clients.contains_key(&id)
+    }
+
     /// Whether answers are still on their way.
     #[must_use]
     pub fn unsent(&self) -> bool {
@@ -172,6 +185,7 @@ impl Server {
     fn drop_client(&mut self, id: u64) {
         if let Some(client) = self.clients.remove(&id) {
             hang_up(&client.fd);
+            self.gone.push(id);
         }
     }
 }

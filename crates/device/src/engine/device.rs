@@ -63,6 +63,14 @@ impl Device {
         self.state.clone()
     }
 
+    /// What is behind the device, `/dev/loopN`.
+    pub(super) fn node(&self) -> Option<PathBuf> {
+        match &self.state {
+            DeviceState::Present { node, .. } => Some(node.into()),
+            _ => None,
+        }
+    }
+
     /// Whether there is anything to tear down.
     pub(super) fn exists(&self) -> bool {
         !matches!(self.state, DeviceState::Absent)
@@ -86,8 +94,7 @@ impl Engine {
     pub(super) fn set_up(&mut self) {
         if self.nbd.is_none() {
             self.device.number += 1;
-            let first = self.device.number << 32;
-            match Nbd::open(&self.options.nbd_socket(), self.geometry.clone(), first) {
+            match Nbd::open(&self.options.nbd_socket(), self.geometry.clone(), self.device.number) {
                 Ok(mut nbd) => {
                     nbd.start(&mut self.io);
                     self.nbd = Some(nbd);
@@ -132,6 +139,8 @@ impl Engine {
             let message = format!("{clients} NBD clients use the volume");
             return self.torn_down(Err(Problem::new("device-busy", message).hint("disconnect them first")));
         }
+        self.points.set_leaving(true);
+        self.points_end("the volume's device is being given up");
         match self.device.state {
             DeviceState::SettingUp => self.device.tear_down_after_setup = true,
             DeviceState::TearingDown => {}
@@ -194,6 +203,7 @@ impl Engine {
         let asking = [Request::Demote, Request::Teardown, Request::Stop];
         if let Err(problem) = result {
             tracing::warn!(%problem, "the device stays");
+            self.points.set_leaving(false);
             if let DeviceState::TearingDown = self.device.state {
                 let places = &self.device.places;
                 let path = places.device.display().to_string();

@@ -5,6 +5,7 @@
 
 mod device;
 mod outputs;
+mod points;
 
 use crate::{
     Ledger, Options,
@@ -15,6 +16,7 @@ use crate::{
     front::{Front, Geometry, fuse::Fuse, loopdev, nbd::Nbd},
     io::{Io, Tag},
     peer::{Peers, link::Preface},
+    point::keeper::{PointId, mutates},
     ring::{Done, Fd, Op},
     standalone::Standalone,
     stats::Stats,
@@ -24,6 +26,7 @@ use anshin_base::{Millis, Mono, Problem, ReplicaId, SessionId};
 use anshin_link::Credentials;
 use anshin_mirror::{Command, Config, Input, Output, Replica};
 use device::Device;
+use points::Points;
 use std::{collections::BTreeMap, fs::File, rc::Rc};
 
 /// How often links, the voter and clients are looked after.
@@ -52,6 +55,7 @@ pub struct Engine {
     nbd: Option<Nbd>,
     fuse: Option<Fuse>,
     device: Device,
+    points: Points,
     timer: Timer,
     lease: File,
     stats: Stats,
@@ -101,12 +105,14 @@ impl Engine {
             .map_err(|error| fail("control socket", error))?;
         let places = loopdev::Places::new(&options.run, &options.devices, &options.name);
         places.clean_up();
+        loopdev::Places::clean_up_points(&options.run, &options.devices, &options.name);
         let device = Device::new(places).map_err(|error| fail("eventfd", error))?;
+        let points = Points::new(identity.volume_bytes, device.wake());
         let config = config(&options, identity.volume_bytes)?;
         let mut outputs = Vec::new();
         let core = Replica::open(config, io.now(), &mut outputs);
         let (name, bytes) = (options.name.clone(), identity.volume_bytes);
-        let geometry = Geometry { name, bytes, block_bytes: disk.block_bytes() };
+        let geometry = Geometry { name, bytes, block_bytes: disk.block_bytes(), read_only: false };
         Ok(Self {
             options,
             geometry,
@@ -119,6 +125,7 @@ impl Engine {
             nbd: None,
             fuse: None,
             device,
+            points,
             timer,
             lease,
             stats: Stats::default(),
@@ -191,22 +198,25 @@ impl Engine {
             Tag::Wake => {
                 self.read_counter(self.device.wake(), Tag::Wake);
                 self.device_news();
+                self.point_news();
             }
-            Tag::Nbd(_) => {
-                if let Some(nbd) = &mut self.nbd {
-                    nbd.completed(&mut self.io, done);
-                }
-            }
-            Tag::Fuse(_) => {
-                if let Some(fuse) = &mut self.fuse {
-                    fuse.completed(&mut self.io, done);
-                }
-            }
+            Tag::Nbd(tag) => match &mut self.nbd {
+                Some(nbd) if nbd.number() == tag.server() => nbd.completed(&mut self.io, done),
+                _ => self.point_completed(done),
+            },
+            Tag::Fuse(tag) => match &mut self.fuse {
+                Some(fuse) if fuse.number() == tag.0 => fuse.completed(&mut self.io, done),
+                _ => self.point_completed(done),
+            },
+            Tag::Point(_) => self.point_completed(done),
             Tag::Peer(_) => self.peers.completed(&mut self.io, done, &mut self.inputs),
             Tag::Voter(_) => self.voter.completed(&mut self.io, done, &mut self.inputs),
             Tag::Control(_) => {
                 if let Some(asked) = self.control.completed(&mut self.io, done) {
                     self.asked(&asked);
+                }
+                while let Some(client) = self.control.take_gone() {
+                    self.point_owner_gone(client);
                 }
             }
         }
@@ -222,9 +232,11 @@ impl Engine {
             if let Some(nbd) = &mut self.nbd {
                 nbd.tick(&mut self.io);
             }
+            self.points_tick();
         }
         loop {
             self.collect();
+            self.points_turn();
             if self.inputs.is_empty() {
                 self.peers.flush(&mut self.io, &mut self.inputs);
                 if self.inputs.is_empty() {
@@ -252,9 +264,13 @@ impl Engine {
         for front in fronts.into_iter().flatten() {
             for (id, op) in front.requests().queue.drain(..) {
                 self.stats.begin(now, id, &op);
-                self.inputs.push(Input::Front { id, op });
+                let op = if mutates(&op) { self.points.admit(id, op) } else { Some(op) };
+                if let Some(op) = op {
+                    self.inputs.push(Input::Front { id, op });
+                }
             }
         }
+        self.carry_points();
     }
 
     /// A peer that reads slowly slows the fronts down, instead of filling memory.
@@ -288,6 +304,14 @@ impl Engine {
                 self.control.subscribe(client);
                 let event = VolumeEvent::State { status: Box::new(self.status()) };
                 return self.control.answer(&mut self.io, client, &Reply::Event { event });
+            }
+            Request::PointOpen { limit_bytes, freeze } => {
+                return self.point_open(client, limit_bytes, freeze);
+            }
+            Request::PointStatus { point } => return self.point_status(client, PointId(point)),
+            Request::PointClose { point } => {
+                self.point_close(PointId(point), "closed as asked");
+                return self.control.answer(&mut self.io, client, &Reply::Done);
             }
             Request::FailSuspended => Command::FailSuspended,
             Request::Resume => Command::Resume,
@@ -342,6 +366,7 @@ impl Engine {
             voter_connected: self.voter.connected(),
             links: self.peers.status(),
             resynced: self.resynced.values().copied().collect(),
+            points: self.points.statuses(),
             reads,
             writes,
             flushes,

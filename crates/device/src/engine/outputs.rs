@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{
     control::{Reply, Request, Resynced, VolumeEvent},
-    front::{FRONTS, FUSE, Front},
+    front::{FRONTS, FUSE, Front, POINT},
 };
 use anshin_base::lease::LeaseRecord;
 use anshin_mirror::{Event, FrontError, Output, RequestId};
@@ -46,7 +46,12 @@ impl Engine {
     }
 
     fn answer_front(&mut self, id: RequestId, result: Result<Bytes, FrontError>) {
-        self.stats.end(self.io.now(), id);
+        if id.0 % FRONTS == POINT {
+            return self.point_fetched(id, result);
+        }
+        if self.stats.end(self.io.now(), id) {
+            self.points.answered();
+        }
         if id.0 % FRONTS == FUSE {
             if let Some(fuse) = &mut self.fuse {
                 fuse.answer(&mut self.io, id, result);
@@ -67,6 +72,7 @@ impl Engine {
         let told = match event {
             Event::Serve { generation } => {
                 tracing::info!(%generation, "serving");
+                self.points.set_primary(true);
                 self.set_up();
                 VolumeEvent::Serve { generation: generation.0 }
             }
@@ -80,10 +86,14 @@ impl Engine {
             }
             Event::Deposed { generation } => {
                 tracing::warn!(%generation, "another primary is recorded; waiting for the device to be given up");
+                self.points.set_primary(false);
+                self.points_end("another node is the primary now");
                 VolumeEvent::Deposed { generation: generation.0 }
             }
             Event::Demoted => {
                 tracing::info!("the hand-over is recorded");
+                self.points.set_primary(false);
+                self.points_end("the volume was handed over");
                 self.answer_waiting(&[Request::Demote], &Reply::Done);
                 if self.device.exists() {
                     self.tear_down(false);
@@ -106,6 +116,8 @@ impl Engine {
             }
             Event::Failed { why } => {
                 tracing::error!(why, "the replica failed");
+                self.points.set_primary(false);
+                self.points_end("the replica failed");
                 VolumeEvent::Failed { why }
             }
             Event::Note(text) => {

@@ -26,6 +26,7 @@ const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
 const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4c05;
+const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 /// What every mark starts with.
 const MARK: &str = "anshin:";
@@ -77,6 +78,8 @@ pub struct Places {
     pub device: PathBuf,
     /// The volume's name.
     pub name: String,
+    /// Whether the device is a point's.
+    pub read_only: bool,
 }
 
 /// The file that records a loop device: its path and its mark.
@@ -98,6 +101,25 @@ impl Places {
             record: run.join(format!("loop-{name}")),
             device: devices.join(name),
             name: name.into(),
+            read_only: false,
+        }
+    }
+
+    /// Those of a point: `@`, which no volume's name has, and its number follow the name.
+    #[must_use]
+    pub fn of_point(run: &Path, devices: &Path, name: &str, point: u64) -> Self {
+        Self { read_only: true, ..Self::new(run, devices, &format!("{name}@{point}")) }
+    }
+
+    /// Removes what points of an earlier process left behind.
+    pub fn clean_up_points(run: &Path, devices: &Path, name: &str) {
+        let prefix = format!("fuse-{name}@");
+        for entry in fs::read_dir(run).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let number = file.to_str().and_then(|file| file.strip_prefix(&prefix)?.parse().ok());
+            if let Some(number) = number {
+                Self::of_point(run, devices, name, number).clean_up();
+            }
         }
     }
 
@@ -120,7 +142,8 @@ impl Places {
     /// If it cannot be made, or would not use direct I/O; everything is undone then, but for the mount.
     pub fn attach(&self, block_bytes: u32) -> Result<PathBuf, Problem> {
         let path = self.mount.join(OsStr::from_bytes(FILE_NAME));
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+        let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        let flags = access | OFlags::CLOEXEC | OFlags::DIRECT;
         let file = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|error| problem("cannot open the volume's file", error))?;
         let mut last = io::Error::from(ErrorKind::NotFound);
@@ -159,7 +182,7 @@ impl Places {
         let mut config: LoopConfig = unsafe { std::mem::zeroed() };
         config.fd = file.as_raw_fd().cast_unsigned();
         config.block_size = block_bytes;
-        config.info.flags = LO_FLAGS_DIRECT_IO;
+        config.info.flags = LO_FLAGS_DIRECT_IO | if self.read_only { LO_FLAGS_READ_ONLY } else { 0 };
         config.info.file_name[..mark.len()].copy_from_slice(mark.as_bytes());
         ioctl(handle.as_raw_fd(), LOOP_CONFIGURE, (&raw mut config).cast())?;
         if status(&handle)?.flags & LO_FLAGS_DIRECT_IO == 0 {

@@ -21,6 +21,8 @@ pub struct Geometry {
     pub bytes: u64,
     /// Smallest read or write, a power of two of at least 512.
     pub block_bytes: u32,
+    /// Whether it is a point, which nobody writes to.
+    pub read_only: bool,
 }
 
 /// Requests of a front on their way to the core.
@@ -31,7 +33,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Ids count up by 2 from the front's number, so that the engine sees from an id which front it belongs to.
+    /// Ids count up by [`FRONTS`] from the front's number, so that the engine sees from an id which front it belongs to.
     #[must_use]
     pub fn new(front: u64) -> Self {
         Self { next: front, queue: Vec::new() }
@@ -47,11 +49,13 @@ impl Requests {
 }
 
 /// Number of fronts; the remainder of a request id by it is the front's number.
-pub const FRONTS: u64 = 2;
+pub const FRONTS: u64 = 3;
 /// The NBD server's number.
 pub const NBD: u64 = 0;
 /// The FUSE file's number.
 pub const FUSE: u64 = 1;
+/// The number of reads of the volume that are made for its points.
+pub const POINT: u64 = 2;
 
 /// One way to use a volume. A front exists only while its replica is primary (R17); it is dropped otherwise.
 pub trait Front {

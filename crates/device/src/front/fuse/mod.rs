@@ -34,7 +34,7 @@ const ZERO_PIECE: u64 = 4 << 20;
 
 /// What a completion is about: the descriptor is readable. The number tells incarnations apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag(u64);
+pub struct Tag(pub(crate) u64);
 
 enum Open {
     Read {
@@ -86,6 +86,12 @@ impl Fuse {
             started: false,
             held: false,
         })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// For mounting.
@@ -141,6 +147,10 @@ impl Fuse {
         let fits = |(offset, length): &(u64, u32)| {
             *length as usize == count && header.node == FILE && self.inside(*offset, u64::from(*length))
         };
+        if self.geometry.read_only {
+            self.spare = Some(payload);
+            return self.reply(header.unique, libc::EROFS, &[]);
+        }
         let Some((offset, length)) = abi::range(arguments).filter(fits) else {
             self.spare = Some(payload);
             self.reply(header.unique, libc::EINVAL, &[]);
@@ -210,6 +220,9 @@ impl Fuse {
     }
 
     fn allocate(&mut self, unique: u64, arguments: &[u8]) {
+        if self.geometry.read_only {
+            return self.reply(unique, libc::EROFS, &[]);
+        }
         let keep = libc::FALLOC_FL_KEEP_SIZE.cast_unsigned();
         let punch = libc::FALLOC_FL_PUNCH_HOLE.cast_unsigned();
         let zero = libc::FALLOC_FL_ZERO_RANGE.cast_unsigned();

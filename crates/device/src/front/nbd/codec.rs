@@ -26,6 +26,8 @@ pub const NO_ZEROES: u16 = 2;
 /// HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES, CAN_MULTI_CONN: the core orders all connections' requests
 /// alike, so a flush on one covers what was answered on all.
 pub const TRANSMISSION_FLAGS: u16 = 1 | 4 | 8 | 32 | 64 | 256;
+/// HAS_FLAGS, READ_ONLY, CAN_MULTI_CONN: a point.
+pub const READ_ONLY_FLAGS: u16 = 1 | 2 | 256;
 
 /// Options that a client may send.
 pub mod option {
@@ -54,6 +56,8 @@ pub mod reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Errno {
+    /// The export is read-only.
+    ReadOnly = 1,
     /// Input/output error.
     Io = 5,
     /// Invalid request.

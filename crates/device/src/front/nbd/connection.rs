@@ -373,6 +373,9 @@ impl Connection {
         match request.command {
             Command::Other(_) => return Err(Errno::NotSupported),
             Command::Flush => return Ok(()),
+            Command::Write | Command::Trim | Command::WriteZeroes if self.geometry.read_only => {
+                return Err(Errno::ReadOnly);
+            }
             _ => {}
         }
         let block = u64::from(self.geometry.block_bytes);

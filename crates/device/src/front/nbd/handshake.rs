@@ -2,7 +2,7 @@
 
 use super::codec::{
     FIXED_NEWSTYLE, LENGTH_MAX, MAGIC, NO_ZEROES, NbdError, OPTION_MAGIC, OPTION_REPLY_MAGIC,
-    TRANSMISSION_FLAGS, option, reply, word,
+    READ_ONLY_FLAGS, TRANSMISSION_FLAGS, option, reply, word,
 };
 use crate::front::Geometry;
 use bytes::{BufMut, BytesMut};
@@ -29,7 +29,7 @@ pub enum Step {
 /// One client's handshake.
 pub struct Handshake {
     geometry: Geometry,
-    flags: Option<u32>,
+    client: Option<u32>,
     structured: bool,
     options: u32,
 }
@@ -41,7 +41,7 @@ impl Handshake {
         output.put_u64(MAGIC);
         output.put_u64(OPTION_MAGIC);
         output.put_u16(FIXED_NEWSTYLE | NO_ZEROES);
-        Self { geometry, flags: None, structured: false, options: 0 }
+        Self { geometry, client: None, structured: false, options: 0 }
     }
 
     /// Takes what it can from the front of `input`, says how many bytes it took, and puts answers into `output`.
@@ -50,13 +50,13 @@ impl Handshake {
     /// [`NbdError`]; the connection must be closed, after sending `output`.
     pub fn advance(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(usize, Step), NbdError> {
         let mut taken = 0;
-        if self.flags.is_none() {
+        if self.client.is_none() {
             let Some(flags) = word(input, 0) else { return Ok((0, Step::More)) };
             let flags = u32::from_be_bytes(flags);
             if flags & !u32::from(FIXED_NEWSTYLE | NO_ZEROES) != 0 || flags & u32::from(FIXED_NEWSTYLE) == 0 {
                 return Err(NbdError::Flags(flags));
             }
-            self.flags = Some(flags);
+            self.client = Some(flags);
             taken = 4;
         }
         loop {
@@ -90,8 +90,8 @@ impl Handshake {
                     return Err(NbdError::Export);
                 }
                 output.put_u64(self.geometry.bytes);
-                output.put_u16(TRANSMISSION_FLAGS);
-                if self.flags.is_some_and(|flags| flags & u32::from(NO_ZEROES) == 0) {
+                output.put_u16(self.flags());
+                if self.client.is_some_and(|flags| flags & u32::from(NO_ZEROES) == 0) {
                     output.put_bytes(0, 124);
                 }
                 return Ok(transmission);
@@ -129,6 +129,10 @@ impl Handshake {
         Ok(Step::More)
     }
 
+    fn flags(&self) -> u16 {
+        if self.geometry.read_only { READ_ONLY_FLAGS } else { TRANSMISSION_FLAGS }
+    }
+
     /// The empty name is the default export.
     fn offers(&self, name: &[u8]) -> bool {
         name.is_empty() || name == self.geometry.name.as_bytes()
@@ -138,7 +142,7 @@ impl Handshake {
         let mut export = BytesMut::new();
         export.put_u16(0);
         export.put_u64(self.geometry.bytes);
-        export.put_u16(TRANSMISSION_FLAGS);
+        export.put_u16(self.flags());
         answer(output, code, reply::INFO, &export);
         let mut sizes = BytesMut::new();
         sizes.put_u16(3);
@@ -173,7 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn geometry() -> Geometry {
-        Geometry { name: "data".into(), bytes: 1 << 30, block_bytes: 512 }
+        Geometry { name: "data".into(), bytes: 1 << 30, block_bytes: 512, read_only: false }
     }
 
     fn option_bytes(code: u32, data: &[u8]) -> BytesMut {

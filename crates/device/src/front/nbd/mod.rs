@@ -24,19 +24,31 @@ const UNDER_WAY_MAX: u64 = 256 << 20;
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Millis = Millis(10_000);
 
-/// What a completion is about.
+/// What a completion is about. Numbers of connections go on from the server's number in their upper half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// The listening socket.
-    Accept,
+    /// The listening socket of the server with this number.
+    Accept(u64),
     /// A receive of a connection.
     Receive(u64),
     /// A send of a connection.
     Send(u64),
 }
 
+impl Tag {
+    /// The number of the server that it belongs to.
+    #[must_use]
+    pub fn server(self) -> u64 {
+        match self {
+            Self::Accept(number) => number,
+            Self::Receive(connection) | Self::Send(connection) => connection >> 32,
+        }
+    }
+}
+
 /// The server. Made when the replica starts to serve, dropped when it ends.
 pub struct Nbd {
+    number: u64,
     geometry: Geometry,
     door: UnixDoor,
     connections: HashMap<u64, Connection>,
@@ -48,13 +60,15 @@ pub struct Nbd {
 }
 
 impl Nbd {
-    /// Listens at `path`. `first` is where request and connection numbers go on, so that a late answer or completion of an
-    /// earlier server is never taken for one of this.
+    /// Listens at `path`. Request and connection numbers have `number` in their upper half, so that a late answer or completion
+    /// of another server is never taken for one of this.
     ///
     /// # Errors
     /// If the socket cannot be made.
-    pub fn open(path: &Path, geometry: Geometry, first: u64) -> io::Result<Self> {
+    pub fn open(path: &Path, geometry: Geometry, number: u64) -> io::Result<Self> {
+        let first = number << 32;
         Ok(Self {
+            number,
             geometry,
             door: UnixDoor::open(path)?,
             connections: HashMap::new(),
@@ -63,6 +77,12 @@ impl Nbd {
             open: HashMap::new(),
             held: false,
         })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// How many are connected.
@@ -98,11 +118,11 @@ impl Nbd {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an NBD client");
-                self.door.accept(io, IoTag::Nbd(Tag::Accept));
+                self.door.accept(io, IoTag::Nbd(Tag::Accept(self.number)));
                 return;
             }
         };
-        self.door.accept(io, IoTag::Nbd(Tag::Accept));
+        self.door.accept(io, IoTag::Nbd(Tag::Accept(self.number)));
         if self.connections.len() >= CONNECTIONS_MAX {
             tracing::warn!("refused an NBD client: {CONNECTIONS_MAX} are connected");
             return;
@@ -139,12 +159,12 @@ impl Nbd {
 
 impl Front for Nbd {
     fn start(&mut self, io: &mut Io) {
-        self.door.accept(io, IoTag::Nbd(Tag::Accept));
+        self.door.accept(io, IoTag::Nbd(Tag::Accept(self.number)));
     }
 
     fn completed(&mut self, io: &mut Io, done: Done<IoTag>) {
         match done.tag {
-            IoTag::Nbd(Tag::Accept) => self.welcome(io, done.result),
+            IoTag::Nbd(Tag::Accept(_)) => self.welcome(io, done.result),
             IoTag::Nbd(Tag::Receive(id)) => {
                 self.with(io, id, |connection, _| connection.received(done.result, done.buffer));
             }

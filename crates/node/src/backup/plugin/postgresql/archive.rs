@@ -1,0 +1,58 @@
+//! The log as an archive.
+
+use super::{backup::Server, cluster::Cluster, sql::Sql};
+use crate::backup::plugin::{guest::Guest, protocol::Say};
+use anshin_base::Problem;
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+    process::Stdio,
+};
+
+/// Runs until it is told to end by a signal, which ends `pg_receivewal` too.
+pub fn archive(
+    guest: &Guest,
+    service: &str,
+    facts: &BTreeMap<String, String>,
+    spool: &Path,
+) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| Problem::new("postgresql", format!("{}: {error}", spool.display()));
+    let cluster = Cluster::of(facts);
+    let mut sql = Sql::connect(&cluster, "postgres")?;
+    let server = Server::ask(&mut sql)?;
+    let slot = slot(service);
+    sql.ask(&format!(
+        "SELECT pg_create_physical_replication_slot('{slot}', true) \
+         WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}')"
+    ))?;
+    drop(sql);
+    let owner = std::fs::metadata(&server.data).map_err(failed)?;
+    chown(spool, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
+    std::fs::set_permissions(spool, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    let program = cluster.program("pg_receivewal", Some(server.version / 10_000))?;
+    let mut command = cluster.client(&program);
+    command.arg("-D").arg(spool).args(["--slot", &slot, "--synchronous"]);
+    // What it says is for the log; standard output is ours.
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.spawn().map_err(failed)?;
+    guest.say(&Say::Ready)?;
+    let status = child.wait().map_err(failed)?;
+    Err(Problem::new("postgresql", format!("pg_receivewal ended with {status}"))
+        .hint("may PostgreSQL's own user connect for replication (`local replication all peer`), and is max_wal_senders above 0?"))
+}
+
+/// A slot's name has small letters, digits and `_`, at most 63.
+fn slot(service: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let name: String = service.chars().map(plain).take(50).collect();
+    format!("anshin_{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_slot_is_named_after_its_service() {
+        assert_eq!(super::slot("DB-1"), "anshin_db_1");
+    }
+}

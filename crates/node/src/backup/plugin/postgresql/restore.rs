@@ -1,0 +1,151 @@
+//! From a snapshot to a data directory that a server starts on, at the wanted instant.
+
+use super::{
+    About,
+    cluster::Cluster,
+    server::{Private, last_transaction, quoted},
+    setup,
+};
+use crate::backup::plugin::{guest::Guest, protocol::Say};
+use anshin_base::Problem;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::Path,
+};
+
+/// What an earlier life of the data left behind.
+const LEFTOVERS: [&str; 8] = [
+    "postmaster.pid",
+    "postmaster.opts",
+    "backup_label",
+    "backup_label.old",
+    "tablespace_map",
+    "tablespace_map.old",
+    "recovery.signal",
+    "standby.signal",
+];
+
+/// See the module. The recovery runs here, not at the service's next start: what is given back is known to be good.
+pub fn restore(
+    guest: &Guest,
+    facts: &BTreeMap<String, String>,
+    about: &About,
+    directory: &Path,
+    log: Option<&Path>,
+    time: Option<&str>,
+) -> Result<(), Problem> {
+    let cluster = Cluster::of(facts);
+    let major = about.version / 10_000;
+    cluster.program("postgres", Some(major))?;
+    if time.is_some() && log.is_none() {
+        return Err(setup(
+            "no log of PostgreSQL is archived since this snapshot, so it cannot be brought to a time",
+        )
+        .hint("leave the time out to get the instant of the snapshot"));
+    }
+    if let Some(time) = time {
+        check_time(time)?;
+    }
+    let data = directory.join("data");
+    prepare(&data, directory, about)
+        .map_err(|error| Problem::new("postgresql", format!("cannot prepare {}: {error}", data.display())))?;
+    let mut lines = String::new();
+    if let Some(log) = log {
+        let owner = fs::metadata(&data).map_err(|error| Problem::new("postgresql", error.to_string()))?;
+        let signal = data.join("recovery.signal");
+        let made = fs::write(&signal, "").and_then(|()| chown(&signal, Some(owner.uid()), Some(owner.gid())));
+        made.map_err(|error| Problem::new("postgresql", error.to_string()))?;
+        lines.push_str(&format!("restore_command = {}\n", quoted(&fetch(log))));
+        lines.push_str("recovery_target_action = promote\nrecovery_target_timeline = latest\n");
+    }
+    if let Some(time) = time {
+        lines.push_str(&format!("recovery_target_time = {}\n", quoted(time)));
+    }
+    let mut server = Private::start(&cluster, major, &data, &lines)?;
+    let mut sql = server.ready()?;
+    sql.ask("CHECKPOINT")?;
+    drop(sql);
+    let reached = last_transaction(&server.log());
+    server.stop()?;
+    for name in ["backup_label.old", "tablespace_map.old", "postmaster.opts"] {
+        let _ = fs::remove_file(data.join(name));
+    }
+    guest.note(format!("recovered to {}", reached.as_deref().unwrap_or("the end of the backup")))?;
+    guest.say(&Say::Restored { data: "data".into(), place: about.place.clone(), reached })
+}
+
+/// A time with its offset from UTC, as RFC 3339 has it: what PostgreSQL makes of others depends on its settings.
+fn check_time(time: &str) -> Result<(), Problem> {
+    time.parse::<jiff::Timestamp>().map(drop).map_err(|error| {
+        setup(format!("`{time}` is not a time: {error}"))
+            .hint("write it as 2026-11-29T18:00:00Z or 2026-11-29T19:00:00+01:00")
+    })
+}
+
+/// Finished pieces first; the one that was being written has what there is.
+fn fetch(log: &Path) -> String {
+    let log = log.display().to_string().replace('%', "%%").replace('\'', r"'\''");
+    format!("if test -f '{log}/%f'; then cp '{log}/%f' '%p'; else cp '{log}/%f.partial' '%p'; fi")
+}
+
+fn prepare(data: &Path, directory: &Path, about: &About) -> io::Result<()> {
+    let owner = fs::metadata(data)?;
+    let own = |path: &Path| chown(path, Some(owner.uid()), Some(owner.gid()));
+    for name in LEFTOVERS {
+        match fs::remove_file(data.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    // It may have been a link to another disk.
+    let wal = data.join("pg_wal");
+    match fs::symlink_metadata(&wal) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(&wal)?,
+        Ok(_) => fs::remove_file(&wal)?,
+        Err(_) => {}
+    }
+    for path in [wal.clone(), wal.join("archive_status")] {
+        fs::create_dir(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        own(&path)?;
+    }
+    for entry in fs::read_dir(directory.join("wal"))? {
+        let entry = entry?;
+        let path = wal.join(entry.file_name());
+        fs::rename(entry.path(), &path)?;
+        own(&path)?;
+    }
+    fs::remove_dir(directory.join("wal"))?;
+    let label = data.join("backup_label");
+    fs::rename(directory.join("backup_label"), &label)?;
+    own(&label)?;
+    for tablespace in &about.tablespaces {
+        let link = data.join("pg_tblspc").join(tablespace.oid.to_string());
+        let _ = fs::remove_file(&link);
+        symlink(directory.join("tablespaces").join(tablespace.oid.to_string()), &link)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_fetches_the_log_survives_strange_paths() {
+        let text = fetch(Path::new("/a'b/100%"));
+        assert!(text.starts_with(r"if test -f '/a'\''b/100%%/%f'; then"), "{text}");
+    }
+
+    #[test]
+    fn a_time_has_an_offset() {
+        assert!(
+            check_time("2026-11-29T18:00:00.25Z").is_ok() && check_time("2026-11-29 18:00:00+01:00").is_ok()
+        );
+        for bad in ["2026-11-29 18:00:00", "yesterday", ""] {
+            assert!(check_time(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! How an executor reaches its vault.
+
+use super::job::VaultAccess;
+use anshin_base::Problem;
+use anshin_vault::{DomainKeys, Keeper, Options, Place, Rights, Session, Vault};
+use std::{path::PathBuf, sync::Arc};
+
+/// Opens sessions with vaults.
+pub trait OpenVault: Send + Sync {
+    /// A session of its own for one backup or restore.
+    ///
+    /// # Errors
+    /// Why the vault cannot be reached, or there is no key.
+    fn open(&self, access: &VaultAccess) -> Result<Session, Problem>;
+}
+
+/// A vault in a directory of this machine, with its keys at hand: for tests, and for measuring an executor by itself.
+pub struct LocalVault {
+    vault: Vault,
+    keys: DomainKeys,
+}
+
+impl LocalVault {
+    /// Opens the vault in `directory`, which is made if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn open(directory: PathBuf, keys: DomainKeys) -> Result<Self, Problem> {
+        let place = Place::Directory(directory);
+        let vault =
+            match place.clone().store(false).and_then(|store| Ok(Vault::open(store, Options::default())?)) {
+                Ok(vault) => vault,
+                Err(_) => Vault::create(place.store(true)?, Options::default())?,
+            };
+        Ok(Self { vault, keys })
+    }
+
+    /// The vault itself.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+}
+
+impl OpenVault for LocalVault {
+    fn open(&self, _access: &VaultAccess) -> Result<Session, Problem> {
+        let handle = self.vault.handle(self.keys.domain(), "local", Rights::CLIENT, false)?;
+        let keeper: Arc<dyn Keeper> = Arc::new(handle);
+        Ok(Session::new(keeper, self.keys.clone())?)
+    }
+}
