@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use super::director::args as director;
+use super::keep::args as keep;
 use crate::run::Process;
 use anshin_base::{ByteSize, Problem};
 use anshin_node::view::Role;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 ok, 1 degraded, 2 error, 3 refused because data could be lost.\n\
-        Environment: ANSHIN_API_SOCKET (another node's socket), NO_COLOR."
+        Environment: ANSHIN_API_SOCKET (another node's socket), ANSHIN_VAULT, ANSHIN_ROOT, NO_COLOR."
 )]
 pub struct Cli {
     /// Print JSON, as the API gives it
@@ -77,6 +78,18 @@ pub enum Command {
     /// Runs of plans
     #[command(subcommand)]
     Runs(director::Runs),
+    /// Stores of backups, and their keys
+    #[command(subcommand)]
+    Vault(keep::Vault),
+    /// Back up files, a device, or what a program prints
+    Backup(keep::Backup),
+    /// What was backed up: list, look into, compare, mount
+    #[command(subcommand)]
+    Snapshots(keep::Snapshots),
+    /// Bring back what was backed up, all or a part
+    Restore(keep::Restore),
+    /// Forget snapshots, by name or by rules
+    Forget(keep::Forget),
     /// The scheduler by itself
     #[command(subcommand)]
     Policy(Policy),

@@ -4,6 +4,7 @@ use super::{
     NodeFile, TOKEN_VALID_S, host_name, make_directories, own_address, refuse_second, token_hash, unix_now,
 };
 use crate::{
+    keep::Keyring,
     paths::Paths,
     view::{InitDone, InitRequest, JoinToken as JoinTokenView},
     voter,
@@ -13,6 +14,7 @@ use anshin_ledger::state::{
     Command, JoinToken as LedgerToken, NewNode, Ports, Roles, Site, Timing, UnixSeconds,
 };
 use anshin_link::{Authority, JoinToken, NodeKey, identity::check_name};
+use anshin_vault::DomainKeys;
 use std::net::IpAddr;
 
 /// Makes a site whose only node is this one, with a first join token.
@@ -37,6 +39,7 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
     let credentials = key.with_certificate(&certificate, authority.certificate_pem())?;
     authority.save(&paths.identity())?;
     credentials.save(&paths.identity())?;
+    Keyring::open(paths, None)?.take_site(&request.site, &node, DomainKeys::generate()?)?;
 
     let ports = Ports::default();
     let expires = unix_now() + TOKEN_VALID_S;
