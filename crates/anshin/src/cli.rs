@@ -3,6 +3,7 @@
 pub mod args;
 mod client;
 mod commands;
+mod director;
 mod keep;
 mod out;
 mod protect;

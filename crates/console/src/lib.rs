@@ -7,10 +7,12 @@
 mod answer;
 mod api;
 mod assets;
+mod backups;
 mod gate;
 mod live;
 mod openapi;
 mod page;
+mod plans;
 mod serve;
 mod words;
 

@@ -1,6 +1,6 @@
 //! The description of the API, made from its code and committed beside it.
 
-use crate::{api, live};
+use crate::{api, live, plans};
 use utoipa::OpenApi;
 
 #[derive(OpenApi)]
@@ -27,6 +27,17 @@ use utoipa::OpenApi;
         api::set_timing,
         api::explain,
         api::drill,
+        plans::list,
+        plans::add,
+        plans::show,
+        plans::replace,
+        plans::remove,
+        plans::run,
+        plans::runs,
+        plans::run_show,
+        plans::run_cancel,
+        plans::run_hasten,
+        plans::calendar,
         api::openapi,
     )
 )]

@@ -1,12 +1,14 @@
 //! The web console: one page, a function of the status alone, so that it works in a partition too.
 
 use crate::{
+    backups::{self, Grid},
     serve::Shared,
     words::{ENGLISH, Words},
 };
 use anshin_base::{ByteSize, Problem};
 use anshin_node::view::{
-    HEARD_MS_MAX, Level, NodeView, ReplicaState, ReplicaView, ServiceView, SiteStatus, VolumeView, age,
+    HEARD_MS_MAX, Level, NodeView, ReplicaState, ReplicaView, RunView, ServiceView, SiteStatus, VolumeView,
+    age,
 };
 use askama::Template;
 use axum::{
@@ -157,6 +159,14 @@ impl Main<'_> {
             Some(ms) => format!("{} {}", age(*ms), self.w.ago),
             None => self.w.never.to_owned(),
         }
+    }
+
+    fn grid(&self) -> Grid {
+        backups::grid(self.w, &self.status.facts)
+    }
+
+    fn run_words(&self, run: &RunView) -> String {
+        backups::run_words(self.w, run)
     }
 
     fn roles(&self, node: &NodeView) -> String {

@@ -1,6 +1,6 @@
 //! The router and the two places where it listens.
 
-use crate::{answer::Refusal, api, assets, gate, live, page};
+use crate::{answer::Refusal, api, assets, gate, live, page, plans};
 use anshin_base::Problem;
 use anshin_node::control::Control;
 use axum::{
@@ -58,6 +58,14 @@ pub fn router(control: Arc<dyn Control>, surface: Surface) -> Router {
         .route("/site/timing", put(api::set_timing))
         .route("/explain/{subject}", get(api::explain))
         .route("/drills", post(api::drill))
+        .route("/plans", get(plans::list).post(plans::add))
+        .route("/plans/{name}", get(plans::show).put(plans::replace).delete(plans::remove))
+        .route("/plans/{name}/runs", post(plans::run))
+        .route("/runs", get(plans::runs))
+        .route("/runs/{id}", get(plans::run_show))
+        .route("/runs/{id}/cancel", post(plans::run_cancel))
+        .route("/runs/{id}/hasten", post(plans::run_hasten))
+        .route("/calendar", get(plans::calendar))
         .route("/openapi.json", get(api::openapi));
     Router::new()
         .route("/", get(page::page))

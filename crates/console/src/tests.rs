@@ -2,6 +2,7 @@
 
 mod browser;
 mod fixed_node;
+mod fixed_plans;
 
 use crate::{Surface, openapi_json, openapi_path, page, router};
 use anshin_base::Problem;
@@ -22,7 +23,16 @@ fn facts(name: &str) -> Facts {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-const SCENARIOS: [&str; 6] = ["healthy", "node-dead", "witness-dead", "resyncing", "suspended", "no-quorum"];
+const SCENARIOS: [&str; 8] = [
+    "healthy",
+    "node-dead",
+    "witness-dead",
+    "resyncing",
+    "suspended",
+    "no-quorum",
+    "backed-up",
+    "backup-failing",
+];
 
 fn over(surface: Surface, name: &str) -> (Arc<FixedNode>, Router) {
     let node = FixedNode::new(facts(name));
@@ -75,6 +85,10 @@ async fn every_change_reaches_the_node_over_its_socket() {
         ("PUT", "/api/v1/services/postgresql/state", json!({"state": "stopped"})),
         ("PUT", "/api/v1/nodes/a/state", json!({"state": "standby"})),
         ("PUT", "/api/v1/site/timing", json!({"silence_ms": 2_500})),
+        ("POST", "/api/v1/plans", json!({"toml": "name = 'x'"})),
+        ("PUT", "/api/v1/plans/nightly", json!({"toml": "name = 'nightly'", "revision": 3})),
+        ("DELETE", "/api/v1/plans/old", json!({})),
+        ("POST", "/api/v1/plans/nightly/runs", json!({"targets": ["service/postgresql"]})),
     ];
     for (method, path, body) in &changes {
         let (status, answer) = change(&router, method, path, body).await;
@@ -131,6 +145,10 @@ async fn the_loopback_address_changes_nothing() {
         ("PUT", "/api/v1/nodes/a/state"),
         ("PUT", "/api/v1/site/timing"),
         ("POST", "/api/v1/drills"),
+        ("POST", "/api/v1/plans"),
+        ("DELETE", "/api/v1/plans/nightly"),
+        ("POST", "/api/v1/plans/nightly/runs"),
+        ("POST", "/api/v1/runs/7/cancel"),
     ] {
         let (status, problem) = change(&router, method, path, &json!({"state": "standby"})).await;
         assert_eq!(
@@ -145,9 +163,18 @@ async fn the_loopback_address_changes_nothing() {
 #[tokio::test]
 async fn reading_changes_nothing() {
     let (node, router) = over(Surface::UnixSocket, "healthy");
-    for path in
-        ["/", "/api/v1/status", "/api/v1/tokens", "/api/v1/volumes", "/api/v1/services", "/api/v1/explain/a"]
-    {
+    for path in [
+        "/",
+        "/api/v1/status",
+        "/api/v1/tokens",
+        "/api/v1/volumes",
+        "/api/v1/services",
+        "/api/v1/explain/a",
+        "/api/v1/plans",
+        "/api/v1/plans/nightly",
+        "/api/v1/runs",
+        "/api/v1/calendar",
+    ] {
         assert_eq!(send(&router, get(path)).await.status(), StatusCode::OK, "{path}");
     }
     for path in ["/api/v1/services/postgresql/move", "/api/v1/drills", "/api/v1/nodes/a/state"] {

@@ -9,6 +9,8 @@
 //! request that makes no sense; `no-quorum`, `not-ready` and codes that end in `-unreachable` or `-timeout` a node
 //! that cannot decide now. Everything else is a failure inside the node.
 
+pub mod plans;
+
 use crate::view::{
     DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
     NodeStateChange, NodeView, ServiceCreate, ServiceMove, ServiceStateChange, ServiceView, SiteStatus,
@@ -22,7 +24,7 @@ use tokio::sync::broadcast;
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
 
 /// What can be asked of a node.
-pub trait Control: Send + Sync + 'static {
+pub trait Control: plans::Plans {
     /// What this node knows now. Answers without quorum too, from local knowledge, and says how old that is.
     fn status(&self) -> Answer<'_, SiteStatus>;
 

@@ -5,6 +5,7 @@
 //!
 //! Lengths of time are milliseconds, sizes are bytes, points in time are RFC 3339 texts.
 
+mod backup;
 mod limits;
 mod posture;
 mod requests;
@@ -12,7 +13,12 @@ mod volume;
 mod what_if;
 mod words;
 
-pub use limits::{FENCING, Limit, limits};
+pub use backup::{
+    BackupFacts, CalendarEntry, CalendarMark, EndedRunView, GoodBackup, PlanRun, PlanSet, PlanView,
+    ProtectedView, RestoreDrill, RunCancel, RunList, RunOutcome, RunShow, RunStand, RunView, RunsOpened,
+    VaultView,
+};
+pub use limits::{FENCING, Limit, NO_BACKUP, limits};
 pub use posture::{AGE_UNKNOWN_MS, Posture, PostureLine, age, posture};
 pub use requests::{
     DrillReport, DrillRequest, DrillTimes, Explanation, InitDone, InitRequest, JoinDone, JoinRequest,
@@ -79,6 +85,9 @@ pub struct Facts {
     /// Whether a server that does not answer can be switched off from outside.
     #[serde(default)]
     pub machine_fencing: bool,
+    /// Backups.
+    #[serde(default)]
+    pub backups: BackupFacts,
 }
 
 impl Facts {
@@ -340,5 +349,7 @@ pub enum Level {
     Red,
 }
 
+#[cfg(test)]
+mod backup_tests;
 #[cfg(test)]
 mod tests;

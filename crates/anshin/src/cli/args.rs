@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::director::args as director;
 use super::keep::args as keep;
 use crate::run::Process;
 use anshin_base::{ByteSize, Problem};
@@ -71,6 +72,12 @@ pub enum Command {
         #[arg(long)]
         failover: bool,
     },
+    /// What is backed up, when, where to, kept how long
+    #[command(subcommand)]
+    Plan(director::Plan),
+    /// Runs of plans
+    #[command(subcommand)]
+    Runs(director::Runs),
     /// Stores of backups, and their keys
     #[command(subcommand)]
     Vault(keep::Vault),

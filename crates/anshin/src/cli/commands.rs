@@ -3,6 +3,7 @@
 use super::{
     args::{Command, Node, Policy, Service, Site, Token, Volume},
     client::{Client, part},
+    director,
     keep,
     out::{Ending, Out},
     protect, show, status,
@@ -101,6 +102,8 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         Command::Node(command) => node(command, client, out).await,
         Command::Site(command) => site(command, client, out).await,
         Command::Token(command) => token(command, client, out).await,
+        Command::Plan(command) => director::plan(command, client, out).await,
+        Command::Runs(command) => director::runs(command, client, out).await,
         Command::Explain { subject } => {
             let answer: Explanation = client.get(&format!("explain/{}", part(&subject))).await?;
             out.show(&answer, |style| show::explanation(style, &answer))?;

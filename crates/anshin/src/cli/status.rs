@@ -26,6 +26,7 @@ pub fn status(style: Style, status: &SiteStatus) -> String {
     if !facts.volumes.is_empty() {
         parts.push(copies(style, &facts.volumes));
     }
+    parts.push(backups(style, facts));
     parts.push(nodes(style, facts));
     let what_if =
         status.what_if.iter().map(|event| style.wrap(&format!("If {}: {}", event.event, event.outcome), 2));
@@ -122,6 +123,29 @@ pub fn heard(heard_ms: Option<u64>) -> String {
         Some(ms) => format!("{} ago", age(ms)),
         None => "never".to_owned(),
     }
+}
+
+/// How well each thing can be brought back; nothing where there is no vault.
+fn backups(style: Style, facts: &Facts) -> String {
+    if facts.backups.things.is_empty() {
+        return String::new();
+    }
+    let rows = facts.backups.things.iter().map(|thing| {
+        let ago = |seconds: u64| format!("{} ago", age(seconds.saturating_mul(1_000)));
+        let drill = match &thing.drill {
+            Some(drill) if drill.good => clock(&drill.at),
+            Some(drill) => format!("failed {}", clock(&drill.at)),
+            None => "never".to_owned(),
+        };
+        vec![
+            thing.target.clone(),
+            thing.level.word().to_owned(),
+            thing.age_s.map_or_else(|| "never".to_owned(), ago),
+            drill,
+            thing.next.as_deref().map_or_else(|| "-".to_owned(), clock),
+        ]
+    });
+    style.table(&["BACKUP", "STATE", "LAST GOOD", "DRILL", "NEXT"], rows.collect())
 }
 
 /// The nodes.

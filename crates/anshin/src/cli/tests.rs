@@ -10,7 +10,16 @@ use anshin_base::Problem;
 use anshin_node::view::*;
 use clap::{CommandFactory, Parser};
 
-const SCENARIOS: [&str; 6] = ["healthy", "node-dead", "witness-dead", "resyncing", "suspended", "no-quorum"];
+const SCENARIOS: [&str; 8] = [
+    "healthy",
+    "node-dead",
+    "witness-dead",
+    "resyncing",
+    "suspended",
+    "no-quorum",
+    "backed-up",
+    "backup-failing",
+];
 const PLAIN: Style = Style { width: 80, color: false };
 
 fn facts(name: &str) -> Facts {

@@ -88,18 +88,19 @@ async fn a_browser_shows_every_scenario_light_and_dark_narrow_and_wide() {
     std::fs::remove_dir_all(profile).unwrap();
 }
 
-/// The page arrives, its script runs under the policy, and follows the stream: it shows a state that it was not served
-/// with. When the stream ends and does not come back, the page says that what it shows is old.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium"]
-async fn a_browser_follows_the_node_without_a_reload_and_notices_its_silence() {
-    let profile = scratch("live");
-    let node = FixedNode::new(facts("healthy"));
+/// Serves a page that changes from one scenario to the next while it is open, and gives what a browser made of it.
+async fn followed(
+    name: &str,
+    from: (&'static str, &'static str),
+    to: (&'static str, &'static str),
+) -> String {
+    let profile = scratch(name);
+    let node = FixedNode::new(facts(from.0));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = router(Arc::clone(&node) as Arc<_>, Surface::Loopback);
-    let app = app
-        .layer(middleware::from_fn_with_state((node, Arc::new(AtomicBool::new(false))), one_finite_stream));
+    let stream = Arc::new(Finite { node, used: AtomicBool::new(false), from, to });
+    let app = app.layer(middleware::from_fn_with_state(stream, one_finite_stream));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let more =
         ["--dump-dom".to_owned(), "--virtual-time-budget=9000".to_owned(), format!("http://{address}/")];
@@ -108,32 +109,67 @@ async fn a_browser_follows_the_node_without_a_reload_and_notices_its_silence() {
         move || chromium(&profile, &more)
     });
     let output = browser.await.unwrap();
-    let dom = String::from_utf8_lossy(&output.stdout);
-    let expected = SiteStatus::from_facts(facts("suspended")).posture.sentence;
-    assert!(dom.contains(&expected), "{dom}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(dom.contains("<body class=\"silent\">") && !dom.contains("role=\"alert\" hidden"), "{dom}");
     std::fs::remove_dir_all(profile).unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!dom.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    dom
+}
+
+/// The page arrives, its script runs under the policy, and follows the stream: it shows a state that it was not served
+/// with. When the stream ends and does not come back, the page says that what it shows is old.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium"]
+async fn a_browser_follows_the_node_without_a_reload_and_notices_its_silence() {
+    let dom =
+        followed("live", ("healthy", "any one server may die now"), ("suspended", "bring back b or c")).await;
+    let expected = SiteStatus::from_facts(facts("suspended")).posture.sentence;
+    assert!(dom.contains(&expected), "{dom}");
+    assert!(dom.contains("<body class=\"silent\">") && !dom.contains("role=\"alert\" hidden"), "{dom}");
+}
+
+/// Backups, drills, runs and the calendar are part of what is followed.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium"]
+async fn a_browser_sees_a_backup_turn_bad() {
+    let dom = followed(
+        "backups",
+        ("backed-up", "the newest good backup is 11 hours old"),
+        ("backup-failing", "3 objects of the vault are damaged"),
+    )
+    .await;
+    for wanted in [
+        "broken",
+        "Backup of service/postgresql",
+        "Calendar of runs",
+        "22:03 failed: the vault was full",
+        "44 files/a",
+    ] {
+        assert!(dom.contains(wanted), "{wanted}: {dom}");
+    }
+}
+
+struct Finite {
+    node: Arc<FixedNode>,
+    used: AtomicBool,
+    from: (&'static str, &'static str),
+    to: (&'static str, &'static str),
 }
 
 /// The browser's clock stands while a request is open, so it gets the real stream up to a change of the site, cut off
 /// there, and nothing afterwards.
-async fn one_finite_stream(
-    State((node, used)): State<(Arc<FixedNode>, Arc<AtomicBool>)>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn one_finite_stream(State(stream): State<Arc<Finite>>, request: Request, next: Next) -> Response {
     if request.uri().path() != "/live" {
         return next.run(request).await;
     }
-    if used.swap(true, Ordering::SeqCst) {
+    if stream.used.swap(true, Ordering::SeqCst) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let (head, mut body) = next.run(request).await.into_parts();
     let mut seen = String::new();
-    for (state, wanted) in [(None, "any one server may die now"), (Some("suspended"), "bring back b or c")] {
+    for (state, wanted) in [(None, stream.from.1), (Some(stream.to.0), stream.to.1)] {
         if let Some(state) = state {
-            *node.facts.lock().unwrap() = facts(state);
-            node.events.send(facts("node-dead").recent[0].clone()).unwrap();
+            *stream.node.facts.lock().unwrap() = facts(state);
+            stream.node.events.send(facts("node-dead").recent[0].clone()).unwrap();
         }
         while !seen.contains(wanted) {
             let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();

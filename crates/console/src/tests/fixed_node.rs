@@ -15,7 +15,7 @@ pub struct FixedNode {
     pub events: broadcast::Sender<Happening>,
 }
 
-fn done<T: Send + 'static>(result: Result<T, Problem>) -> Answer<'static, T> {
+pub(super) fn done<T: Send + 'static>(result: Result<T, Problem>) -> Answer<'static, T> {
     Box::pin(std::future::ready(result))
 }
 
@@ -24,11 +24,11 @@ impl FixedNode {
         Arc::new(Self { facts: Mutex::new(facts), asked: Mutex::default(), events: broadcast::channel(8).0 })
     }
 
-    fn note(&self, what: impl Into<String>) {
+    pub(super) fn note(&self, what: impl Into<String>) {
         self.asked.lock().unwrap().push(what.into());
     }
 
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         self.facts.lock().unwrap().clone()
     }
 

@@ -57,7 +57,7 @@ pub enum Order {
 }
 
 /// What an executor needs to know of an attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// The run.
     pub run: RunId,

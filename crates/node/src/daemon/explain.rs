@@ -1,7 +1,7 @@
 //! Why something is as it is.
 
 use super::{model, site::unknown, world::World};
-use crate::view::{Explanation, FENCING, Reason, SiteStatus, age};
+use crate::view::{Explanation, FENCING, NO_BACKUP, Reason, SiteStatus, age};
 use anshin_base::Problem;
 use anshin_policy::UnixSeconds;
 
@@ -26,6 +26,9 @@ pub fn explain(world: &World, status: &SiteStatus, subject: &str) -> Result<Expl
     if subject == FENCING {
         return Ok(fencing(status));
     }
+    if subject == NO_BACKUP {
+        return Ok(backup(status));
+    }
     Err(unknown("service, volume or node", subject, "names are in: anshin status"))
 }
 
@@ -34,6 +37,27 @@ fn limits(status: &SiteStatus) -> impl Iterator<Item = Reason> {
         .limits
         .iter()
         .map(|limit| reason(limit.sentence.clone(), format!("more: anshin explain {}", limit.subject)))
+}
+
+/// What can be brought back, and what cannot.
+fn backup(status: &SiteStatus) -> Explanation {
+    let limit = status.limits.iter().find(|limit| limit.subject == NO_BACKUP);
+    let backups = &status.facts.backups;
+    let answer = match limit {
+        Some(limit) => limit.sentence.clone(),
+        None => format!("{} things are protected by {} vaults", backups.things.len(), backups.vaults.len()),
+    };
+    let because = match limit {
+        Some(_) => vec![
+            reason("copies are no backup", "a copy follows its primary, in a deletion as in everything else"),
+            reason(
+                "a small third box can keep backups",
+                "join it with: anshin join TOKEN --role witness,vault",
+            ),
+        ],
+        None => backups.things.iter().map(|thing| reason(&thing.target, thing.reasons.join("; "))).collect(),
+    };
+    Explanation { subject: NO_BACKUP.to_owned(), answer, because, rejected: Vec::new() }
 }
 
 /// What excludes a server that is lost, and what does not (R11, docs/decisions/0004).

@@ -1,6 +1,7 @@
 //! What the daemon knows, as the public API shows it.
 
 use super::{
+    director,
     messages::{CANNOT_MAKE, Happened, Record, VolumeReport},
     model,
     parts::parts,
@@ -38,6 +39,10 @@ pub fn facts(world: &World, at: String) -> Facts {
         times: times(world),
         // The ledger has no devices with which a machine could be switched off: nothing can be configured yet.
         machine_fencing: false,
+        backups: director::backups(
+            world,
+            anshin_director::UnixMillis(jiff::Timestamp::now().as_millisecond()),
+        ),
     }
 }
 

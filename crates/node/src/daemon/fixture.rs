@@ -1,7 +1,7 @@
 //! A small site for unit tests: nodes 1 and 2 with data, witness 3, volume `data`, service `db`.
 
 use super::{
-    messages::{NodeReport, Record, ResourceReport},
+    messages::{NodeReport, Record, ResourceReport, VolumeReport},
     parts::parts,
     world::{Heard, World},
 };
@@ -78,6 +78,8 @@ fn report(id: u32) -> NodeReport {
         happened: Vec::new(),
         passages: Vec::new(),
         rejoining: None,
+        attempts: Vec::new(),
+        vaults: Vec::new(),
         #[cfg(feature = "next")]
         said_by_next: None,
     }
@@ -137,6 +139,20 @@ pub fn set_primary(world: &mut World, volume: &str, id: u64) {
     let group = state.volumes[volume].group;
     let entry = &mut state.groups.get_mut(&group).expect("the fixture's group").entry;
     entry.primary = Some(Member { replica: ReplicaId(id), session: SessionId(id) });
+}
+
+/// A node's volume process says that its device stands.
+pub fn serve(world: &mut World, volume: &str, node: NodeId) {
+    let report = VolumeReport {
+        volume: volume.into(),
+        serving: true,
+        suspended: None,
+        failed: None,
+        old_image: false,
+        peers: Vec::new(),
+        waiting_s: 0,
+    };
+    world.reports.get_mut(&node).expect("the fixture's report").volumes.push(report);
 }
 
 /// An operator asked for a move.

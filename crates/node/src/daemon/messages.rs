@@ -4,7 +4,10 @@
 //! Bodies are a version (2 bytes, little endian) and JSON. A daemon reads its own version and refuses others in words;
 //! unknown fields are ignored and optional ones may be missing, so that two builds can differ in them during an upgrade.
 
-use super::passage::Passage;
+use super::{
+    director::{AttemptReport, DirectorMessage, VaultReport},
+    passage::Passage,
+};
 use crate::voter::Peer;
 use anshin_agent::{OperationResult, Resource};
 use anshin_base::{LedgerEpoch, Millis, NodeId, VoterId};
@@ -156,6 +159,12 @@ pub struct NodeReport {
     /// Why its voter is silent and must be replaced (R8), if so.
     #[serde(default)]
     pub rejoining: Option<String>,
+    /// The attempts of backups that it executes.
+    #[serde(default)]
+    pub attempts: Vec<AttemptReport>,
+    /// The vaults that it serves.
+    #[serde(default)]
+    pub vaults: Vec<VaultReport>,
     /// What only the next build says: other builds must neither need nor mind it.
     #[cfg(feature = "next")]
     #[serde(default)]
@@ -238,6 +247,8 @@ pub enum Message {
         /// The resource.
         resource: String,
     },
+    /// An order of the director.
+    Director(DirectorMessage),
 }
 
 /// Bytes that are not a message this build can read.
@@ -308,6 +319,8 @@ mod tests {
             happened: Vec::new(),
             passages: Vec::new(),
             rejoining: None,
+            attempts: Vec::new(),
+            vaults: Vec::new(),
             #[cfg(feature = "next")]
             said_by_next: None,
         }

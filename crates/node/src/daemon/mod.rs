@@ -2,6 +2,7 @@
 //! public interface. It may be restarted at any time: what it starts outlives it.
 
 mod core;
+mod director;
 mod drill;
 mod explain;
 mod facts;
@@ -87,6 +88,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         executable: options.executable,
         runner: runner.clone(),
         voter: voter.clone(),
+        keeper: Arc::new(director::NoKeeper),
         events,
         world,
         happenings: happenings.clone(),

@@ -1,6 +1,9 @@
 //! What one daemon knows of the site at a moment: the ledger, who is heard, and what the nodes say of themselves.
 
-use super::messages::{NodeReport, ResourceReport};
+use super::{
+    director::DirectorNow,
+    messages::{NodeReport, ResourceReport},
+};
 use anshin_base::{GroupEntry, Member, NodeId, ReplicaId, VoterId, local::ReplicaReport};
 use anshin_ledger::{
     candidate::{Candidate, WhyNot, choose_candidate},
@@ -59,6 +62,8 @@ pub struct World {
     pub highest: BTreeMap<ReplicaId, u64>,
     /// The newest report of every daemon.
     pub reports: BTreeMap<NodeId, NodeReport>,
+    /// What the director's last look came to.
+    pub director: Arc<DirectorNow>,
 }
 
 impl World {

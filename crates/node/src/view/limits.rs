@@ -18,10 +18,13 @@ pub struct Limit {
 /// The subject of the limit that comes of servers that cannot be switched off from outside.
 pub const FENCING: &str = "fencing";
 
+/// The subject of the limit that comes of a site without a vault.
+pub const NO_BACKUP: &str = "backup";
+
 /// The limits that follow from `facts`.
 #[must_use]
 pub fn limits(facts: &Facts) -> Vec<Limit> {
-    paused_address(facts).into_iter().collect()
+    paused_address(facts).into_iter().chain(no_backup(facts)).collect()
 }
 
 /// An address on a machine whose processes all stand still ends by the kernel alone (I11's exception).
@@ -38,4 +41,14 @@ fn paused_address(facts: &Facts) -> Option<Limit> {
         age(bound)
     );
     Some(Limit { subject: FENCING.to_owned(), sentence, bound_ms: Some(bound) })
+}
+
+/// What is deleted or encrypted is so on every copy at once.
+fn no_backup(facts: &Facts) -> Option<Limit> {
+    if facts.volumes.is_empty() && facts.services.is_empty() || !facts.backups.vaults.is_empty() {
+        return None;
+    }
+    let sentence =
+        "no backups: there is no vault, and what is deleted or overwritten is so on every copy at once";
+    Some(Limit { subject: NO_BACKUP.to_owned(), sentence: sentence.to_owned(), bound_ms: None })
 }

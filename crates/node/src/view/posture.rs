@@ -3,8 +3,8 @@
 //! Green is said only of what is known, now, to survive the death of any one node. Every doubt takes it away.
 
 use super::{
-    Facts, Level, NodeState, NodeView, ReplicaState, ReplicaView, RunState, ServiceView, VolumeView,
-    VoterState,
+    Facts, Level, NodeState, NodeView, ProtectedView, ReplicaState, ReplicaView, RunState, ServiceView,
+    VolumeView, VoterState,
     what_if::{Fate, fresh, is_current, ledger_after, service_fate, volume_fate, what_if},
 };
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,7 @@ pub fn posture(facts: &Facts) -> Posture {
     let mut lines: Vec<PostureLine> =
         facts.services.iter().map(|service| service_line(facts, service)).collect();
     lines.extend(facts.volumes.iter().map(|volume| volume_line(facts, volume)));
+    lines.extend(facts.backups.things.iter().map(|thing| backup_line(facts, thing)));
     lines.push(ledger_line(facts));
     lines.extend(facts.nodes.iter().filter_map(|node| node_line(facts, node)));
     let worst = lines.iter().map(|line| line.level).max().unwrap_or(Level::Unknown);
@@ -67,15 +68,18 @@ fn whole(facts: &Facts, lines: &[PostureLine], level: Level) -> String {
             format!("{what} protected: any one server may die now.")
         }
         Level::Amber => {
-            let stops = what_if(facts).iter().any(|event| event.level != Level::Green);
+            let backups_only = bad.clone().all(PostureLine::is_backup);
+            let stops = !backups_only && what_if(facts).iter().any(|event| event.level != Level::Green);
             let runs = facts.services.iter().all(|service| service.state == RunState::Running);
             let so = match (runs, stops) {
                 (true, true) => "Everything runs, but the next failure can stop it",
                 (true, false) => "Everything runs, but not all is well",
                 (false, _) => "Not everything runs",
             };
-            // The last line is the nearest to the cause: nodes come after the ledger, that after volumes and services.
-            bad.next_back().map(|line| format!("{so}: {}.", line.tell())).unwrap_or_default()
+            // The last line is the nearest to the cause: nodes come after the ledger, that after volumes and services. What
+            // lacks a backup runs no worse for it.
+            let nearest = bad.clone().rfind(|line| !line.is_backup()).or_else(|| bad.next_back());
+            nearest.map(|line| format!("{so}: {}.", line.tell())).unwrap_or_default()
         }
         Level::Unknown if !facts.quorate() => format!(
             "This node has no quorum ({} of {} votes): what it knows of the site is {} old.",
@@ -98,9 +102,13 @@ fn whole(facts: &Facts, lines: &[PostureLine], level: Level) -> String {
 }
 
 impl PostureLine {
+    fn is_backup(&self) -> bool {
+        self.subject.starts_with(BACKUP)
+    }
+
     /// Subject and sentence in one.
     fn tell(&self) -> String {
-        match self.subject == LEDGER || self.subject.starts_with("volume ") {
+        match self.subject == LEDGER || self.subject.starts_with("volume ") || self.is_backup() {
             true => format!("{}: {}", self.subject, self.sentence),
             false => format!("{} {}", self.subject, self.sentence),
         }
@@ -108,6 +116,7 @@ impl PostureLine {
 }
 
 const LEDGER: &str = "ledger";
+const BACKUP: &str = "backup of ";
 
 /// An age from here on means: never since this daemon started, and before that nobody knows.
 pub const AGE_UNKNOWN_MS: u64 = u64::MAX / 2;
@@ -158,6 +167,27 @@ fn ledger_line(facts: &Facts) -> PostureLine {
         age(quorum.ledger_age_ms)
     );
     PostureLine { subject: LEDGER.to_owned(), level, sentence, evidence }
+}
+
+/// How well one thing can be brought back.
+fn backup_line(facts: &Facts, thing: &ProtectedView) -> PostureLine {
+    let level = if facts.quorate() { thing.level } else { thing.level.max(Level::Unknown) };
+    let mut reasons = thing.reasons.iter();
+    let sentence = reasons.next().cloned().unwrap_or_else(|| "nothing is known of it".to_owned());
+    let mut evidence: Vec<String> = reasons.cloned().collect();
+    evidence.extend(thing.plan.as_ref().map(|plan| format!("plan {plan}")));
+    evidence.extend(
+        thing
+            .last_good
+            .as_ref()
+            .map(|good| format!("snapshot {} in vault {} of {}", good.snapshot, good.vault, good.point)),
+    );
+    PostureLine {
+        subject: format!("{BACKUP}{}", thing.target),
+        level,
+        sentence,
+        evidence: evidence.join("; "),
+    }
 }
 
 /// A line for a node that needs attention.

@@ -72,6 +72,7 @@ fn healthy() -> Facts {
             replicas: vec![replica("a", ReplicaState::Primary), replica("b", ReplicaState::InSync)],
             suspended: None,
         }],
+        backups: BackupFacts::default(),
         services: vec![ServiceView {
             name: "postgresql".to_owned(),
             state: RunState::Running,

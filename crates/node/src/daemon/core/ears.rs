@@ -168,6 +168,7 @@ impl Core {
             Message::Rejoin { wish } => self.grant(from, wish),
             Message::Rejoined { wish, voter, epoch, peers } => self.rejoined(wish, voter, peers, epoch),
             Message::OtherVoter { voter } => self.other_voter(from, voter),
+            Message::Director(message) => self.director_message(from, message),
             Message::CleanUp { resource } => {
                 self.local.clean_up(&resource, false);
                 self.refresh_own_report();
@@ -237,6 +238,8 @@ impl Core {
             happened: self.happened.iter().cloned().collect(),
             passages: self.recorder.passages(),
             rejoining: self.wish.as_ref().map(|wish| wish.why.clone()),
+            attempts: self.backups.attempts(),
+            vaults: self.backups.vaults(),
             #[cfg(feature = "next")]
             said_by_next: Some("a field that the build before does not know".into()),
         }

@@ -1,5 +1,6 @@
 //! The daemon's one owner of state: everything that happens arrives here as an [`Event`], in order.
 
+mod director;
 mod ears;
 mod lead;
 mod operations;
@@ -8,6 +9,7 @@ mod replicas;
 
 use super::{
     files::Files,
+    director::{DirectorEvent, Keeper},
     leader::Leader,
     local::LocalResources,
     messages::{Happened, Order},
@@ -77,6 +79,8 @@ pub enum Event {
         /// The new id.
         voter: Option<VoterId>,
     },
+    /// Something around backups.
+    Director(DirectorEvent),
 }
 
 /// What is known of a volume process on this node.
@@ -107,6 +111,8 @@ pub struct Setup {
     pub runner: Runner,
     /// The way to the voter.
     pub voter: VoterLink,
+    /// The vault processes of this node.
+    pub keeper: Arc<dyn Keeper>,
     /// Where its own tasks send what happened.
     pub events: mpsc::Sender<Event>,
     /// Where every new world is published.
@@ -159,6 +165,8 @@ pub struct Core {
     granted: BTreeMap<NodeId, rejoin::Granted>,
     /// Since when nodes run another voter than the ledger's.
     other_voters: BTreeMap<NodeId, Mono>,
+    /// Backups.
+    backups: director::Backups,
 }
 
 impl Core {
@@ -172,6 +180,7 @@ impl Core {
         let supervisor = Supervisor::new(setup.executable.clone(), run.clone(), run);
         let world = World::clone(&setup.world.borrow());
         let start = crate::random_id()?;
+        let backups = director::Backups::new(start, setup.keeper.clone(), setup.events.clone());
         let mut core = Self {
             setup,
             world,
@@ -203,6 +212,7 @@ impl Core {
             voter_connected: false,
             granted: BTreeMap::new(),
             other_voters: BTreeMap::new(),
+            backups,
         };
         core.supervisor.want("voter", &["run".into(), "voter".into()]);
         core.supervisor.want("guard", &["run".into(), "guard".into()]);
@@ -254,6 +264,7 @@ impl Core {
             Event::ReplicaMade(volume, made) => self.replica_made(&volume, made),
             Event::TakenDown(volume, result) => self.taken_down(&volume, result),
             Event::NewVoter { node, wish, voter } => self.new_voter(node, wish, voter),
+            Event::Director(event) => self.director_event(event),
         }
     }
 
@@ -297,6 +308,7 @@ impl Core {
             self.send_report();
         }
         self.lead();
+        self.direct();
         let now = self.now();
         self.recorder.observe(&self.world, now);
         if self.report_due {

@@ -49,6 +49,9 @@ impl Core {
 
     pub(super) fn run_order(&mut self, from: Option<NodeId>, order: Order) {
         self.busy.entry(order.resource.clone()).or_default();
+        if order.operation == "stop" {
+            self.leave_before(&order);
+        }
         let (runner, paths, events) =
             (self.setup.runner.clone(), self.setup.paths.clone(), self.setup.events.clone());
         if order.operation != "monitor" {

@@ -240,6 +240,7 @@ impl Core {
             return;
         }
         here.cleaning = true;
+        self.leave_volume(volume);
         self.refresh_own_report();
         self.take_down(volume);
     }

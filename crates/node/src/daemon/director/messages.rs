@@ -1,0 +1,62 @@
+//! What daemons say to each other about backups; part of [`super::super::messages`].
+
+use anshin_director::{
+    Attempt, RunId, SnapshotId, VaultName,
+    record::Sealed,
+    run::{AttemptState, Work},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a node says of an attempt that it executes. It repeats its last word until it is told to drop the attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// Which run.
+    pub run: RunId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// Where it stands.
+    pub state: AttemptState,
+}
+
+/// What a node says of a vault that it serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultReport {
+    /// Which vault.
+    pub name: VaultName,
+    /// The identifier that the vault gave itself; None while it does not answer.
+    pub id: Option<String>,
+    /// Why it cannot be written, if so.
+    pub trouble: Option<String>,
+    /// Newest snapshots that name a run, oldest run first; bounded.
+    pub snapshots: Vec<(RunId, Attempt, Sealed)>,
+}
+
+/// From the leading daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectorMessage {
+    /// Work on an attempt.
+    Start {
+        /// For this start of the receiving daemon only.
+        session: u64,
+        /// What to do.
+        work: Box<Work>,
+    },
+    /// Stop an attempt if it still goes on, and drop it.
+    Stop {
+        /// Which run.
+        run: RunId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// Why.
+        why: String,
+    },
+    /// Have a vault of the receiving node give up snapshots.
+    Forget {
+        /// Which vault.
+        vault: VaultName,
+        /// Which snapshots.
+        snapshots: Vec<SnapshotId>,
+        /// Why.
+        why: String,
+    },
+}
