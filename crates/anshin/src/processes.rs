@@ -98,7 +98,11 @@ pub fn vault(name: &str, listen: Option<SocketAddr>) -> Result<(), Problem> {
     let paths = Paths::of_environment();
     let node = this_node(&paths)?;
     let usual = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), node.vault_port);
-    anshin_node::keep::process::run(&paths, &anshin_director::VaultName::checked(name)?, listen.unwrap_or(usual))
+    anshin_node::keep::process::run(
+        &paths,
+        &anshin_director::VaultName::checked(name)?,
+        listen.unwrap_or(usual),
+    )
 }
 
 /// `anshin run guard`.

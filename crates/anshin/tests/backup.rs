@@ -49,7 +49,13 @@ impl Machine {
     /// Runs it, demands success, and gives what it printed.
     fn good(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 
@@ -114,8 +120,12 @@ fn what_was_deleted_comes_back() {
     assert_eq!(fs::read(back.join("one")).unwrap(), b"first");
     assert_eq!(fs::read_link(back.join("link")).unwrap(), Path::new("one"));
     assert!(!back.join("deep/three.tmp").exists());
-    let (one, other) = (fs::metadata(machine.root.join("data/one")).unwrap(), fs::metadata(back.join("one")).unwrap());
-    assert_eq!((one.mtime(), one.mtime_nsec(), one.mode()), (other.mtime(), other.mtime_nsec(), other.mode()));
+    let (one, other) =
+        (fs::metadata(machine.root.join("data/one")).unwrap(), fs::metadata(back.join("one")).unwrap());
+    assert_eq!(
+        (one.mtime(), one.mtime_nsec(), one.mode()),
+        (other.mtime(), other.mtime_nsec(), other.mode())
+    );
 
     // A pattern.
     let some = machine.path("some");
@@ -276,8 +286,13 @@ fn what_is_in_the_way_is_never_overwritten_without_being_told_to() {
     let one = machine.path("data/one");
     machine.bad(3, &["restore", "latest", &one, "--in-place"]);
     assert_eq!(fs::read(&one).unwrap(), b"changed");
-    let plan = machine.json(&["restore", "latest", &one, "--in-place", "--conflict", "overwrite", "--dry-run"]);
-    assert_eq!((plan["in_the_way_count"].as_u64(), plan["bytes_written"].as_u64()), (Some(1), Some(5)), "{plan}");
+    let plan =
+        machine.json(&["restore", "latest", &one, "--in-place", "--conflict", "overwrite", "--dry-run"]);
+    assert_eq!(
+        (plan["in_the_way_count"].as_u64(), plan["bytes_written"].as_u64()),
+        (Some(1), Some(5)),
+        "{plan}"
+    );
     assert_eq!(fs::read(&one).unwrap(), b"changed");
     machine.good(&["restore", "latest", &one, "--in-place", "--conflict", "skip"]);
     assert_eq!(fs::read(&one).unwrap(), b"changed");

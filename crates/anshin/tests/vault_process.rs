@@ -170,7 +170,11 @@ fn a_vault_is_found_through_the_ledger_used_over_the_link_and_administered_where
     // What removes and checks is not asked for over the network.
     for arguments in [&["vault", "gc"][..], &["vault", "verify"], &["forget", "--keep-last", "1"]] {
         let output = ground.run("b", arguments);
-        assert!(text(&output.stderr).contains("[vault-elsewhere]"), "{arguments:?}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("[vault-elsewhere]"),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
     }
 
     // Where it is, through the process that serves it.
@@ -188,13 +192,15 @@ fn a_vault_is_found_through_the_ledger_used_over_the_link_and_administered_where
     let vault = ground.start("a", &["run", "vault", "main"]);
     until("the vault's return", || ground.run("b", &["snapshots", "list"]).status.success());
     let mut stream = ground.command("b", &["backup", "--stdin", "stream"]);
-    let mut child = stream.stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child =
+        stream.stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let feeding = thread::spawn(move || {
         let mut block = vec![0u8; 1 << 20];
         for number in 0u64..64 {
             for (at, byte) in block.iter_mut().enumerate() {
-                *byte = (number.wrapping_mul(31).wrapping_add(at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+                *byte = (number.wrapping_mul(31).wrapping_add(at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    >> 56) as u8;
             }
             if std::io::Write::write_all(&mut input, &block).is_err() {
                 return;

@@ -3,8 +3,8 @@
 use crate::{
     error::CaptureError,
     tree::{
-        ChunkId, ContentReader, DirectoryCursor, Entry, EntryKind, Nodes, ReadError, Segment, Xattrs, read_root,
-        read_xattrs,
+        ChunkId, ContentReader, DirectoryCursor, Entry, EntryKind, Nodes, ReadError, Segment, Xattrs,
+        read_root, read_xattrs,
     },
 };
 use anshin_vault::{Source, VaultError};
@@ -97,7 +97,9 @@ fn is_affected(nodes: &Nodes<'_>, entry: &Entry, lost: &HashSet<ChunkId>) -> Res
 fn is_damage(error: ReadError) -> Result<(), CaptureError> {
     match error {
         ReadError::Damaged { .. }
-        | ReadError::Vault(VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_)) => Ok(()),
+        | ReadError::Vault(VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_)) => {
+            Ok(())
+        }
         error @ ReadError::Vault(_) => Err(error.into()),
     }
 }

@@ -100,8 +100,11 @@ impl FromStr for ClientToken {
             Some(encoded) => {
                 parse(encoded, "copy the whole line that `anshin client token create` printed").map(Self)
             }
-            None => Err(Problem::new("token-format", "this is not a token for a client: it does not begin with `anc1.`")
-                .hint("make one on a data node of the site: anshin client token create")),
+            None => Err(Problem::new(
+                "token-format",
+                "this is not a token for a client: it does not begin with `anc1.`",
+            )
+            .hint("make one on a data node of the site: anshin client token create")),
         }
     }
 }
@@ -153,7 +156,8 @@ fn parse(encoded: &str, again: &str) -> Result<JoinToken, Problem> {
         .filter(|(body, check)| blake3::hash(body).as_bytes()[..CHECK_SIZE] == **check)
         .ok_or_else(|| bad("its checksum does not match").hint(again))?;
     debug_assert_eq!(check.len(), CHECK_SIZE);
-    let token: JoinToken = postcard::from_bytes(body).map_err(|_| bad("its content is damaged").hint(again))?;
+    let token: JoinToken =
+        postcard::from_bytes(body).map_err(|_| bad("its content is damaged").hint(again))?;
     check_name("site", &token.site)?;
     if token.addresses.is_empty() || token.addresses.len() > ADDRESSES_MAX {
         return Err(bad("it names no address to reach the site").hint(again));

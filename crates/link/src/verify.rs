@@ -186,7 +186,11 @@ impl ClientCertVerifier for SiteVerifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let checked = if self.clients { self.check_party(end_entity).map(drop) } else { self.check(end_entity).map(drop) };
+        let checked = if self.clients {
+            self.check_party(end_entity).map(drop)
+        } else {
+            self.check(end_entity).map(drop)
+        };
         checked.map(|()| ClientCertVerified::assertion())
     }
 

@@ -3,8 +3,7 @@
 use super::{
     args::{Command, Node, Policy, Service, Site, Token, Volume},
     client::{Client, part},
-    director,
-    keep,
+    director, keep,
     out::{Ending, Out},
     protect, show, status,
 };

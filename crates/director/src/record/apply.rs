@@ -106,6 +106,7 @@ impl Records {
             self.end(run, at, Outcome::Cancelled(cut(&format!("plan {plan} was removed by {by}"))));
         }
         self.targets.retain(|(name, _), _| name != plan);
+        self.happened(at, EventKind::Unplanned { plan: plan.clone(), by: cut(by) });
         Ok(Applied::Done)
     }
 

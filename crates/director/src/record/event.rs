@@ -52,6 +52,13 @@ pub enum EventKind {
         /// By whom and by which rule.
         reason: String,
     },
+    /// A plan was removed.
+    Unplanned {
+        /// Which.
+        plan: PlanName,
+        /// By whom.
+        by: String,
+    },
 }
 
 /// How a run ended.

@@ -28,6 +28,7 @@ pub use event::{Event, EventKind, Outcome, Passed, RunReport, Why};
 pub use run::{Cause, Place, Progress, Run, RunState, Sealed};
 pub use target::{Drill, DrillKind, Hold, LastEnd, LastGood, TargetRecord};
 
+use crate::time::UnixMillis;
 use crate::words::{ClientId, PlanName, Position, RunId, SnapshotId, TargetKey, VaultName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -97,6 +98,21 @@ impl Records {
     pub fn target(&self, plan: &PlanName, target: &TargetKey) -> Option<&TargetRecord> {
         // The key is a pair of owned names; looked up by range to do without cloning both for every look.
         self.targets.get(&(plan.clone(), target.clone()))
+    }
+
+    /// Snapshots of a vault that were given up since an instant, as far as the events still tell.
+    pub fn forgotten<'a>(
+        &'a self,
+        of: &'a VaultName,
+        since: UnixMillis,
+    ) -> impl Iterator<Item = &'a SnapshotId> {
+        let events = self.events.iter().filter_map(move |event| match &event.kind {
+            EventKind::Forgotten { vault, snapshots, .. } if vault == of && event.at >= since => {
+                Some(snapshots)
+            }
+            _ => None,
+        });
+        events.flatten()
     }
 
     /// Events after `position`; None if some of them are no longer kept.

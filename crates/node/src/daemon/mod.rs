@@ -88,7 +88,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         executable: options.executable,
         runner: runner.clone(),
         voter: voter.clone(),
-        keeper: Arc::new(director::NoKeeper),
+        keeper: Arc::new(director::Processes::new(paths.clone())),
         events,
         world,
         happenings: happenings.clone(),

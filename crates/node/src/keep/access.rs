@@ -46,10 +46,14 @@ pub fn whole_place(text: &str) -> Result<String, Problem> {
     if text.contains("://") {
         return Ok(text.to_owned());
     }
-    let path = std::path::absolute(text)
-        .map_err(|error| Problem::new("vault-url", format!("`{text}` is not the place of a vault: {error}")))?;
+    let path = std::path::absolute(text).map_err(|error| {
+        Problem::new("vault-url", format!("`{text}` is not the place of a vault: {error}"))
+    })?;
     path.to_str().map(str::to_owned).ok_or_else(|| {
-        Problem::new("vault-url", format!("`{}` is not UTF-8, which the place of a vault must be", path.display()))
+        Problem::new(
+            "vault-url",
+            format!("`{}` is not UTF-8, which the place of a vault must be", path.display()),
+        )
     })
 }
 
@@ -165,7 +169,10 @@ impl Access {
             Reached::Here { vault, .. } => Ok(vault),
             Reached::There { access, .. } => Err(Problem::new(
                 "vault-elsewhere",
-                format!("this is done on the node that serves vault {}, which is {}", self.called, access.server),
+                format!(
+                    "this is done on the node that serves vault {}, which is {}",
+                    self.called, access.server
+                ),
             )
             .hint("nothing that removes or checks is asked for over the network: log in there")),
         }

@@ -235,7 +235,8 @@ fn attempt(vault: &Vault, task: &Task) -> Result<Answer, Problem> {
         }
         Task::Snapshots => {
             let all = vault.snapshots()?;
-            let snapshots = all.iter().map(|(domain, snapshot)| ClearSnapshot::of(*domain, snapshot)).collect();
+            let snapshots =
+                all.iter().map(|(domain, snapshot)| ClearSnapshot::of(*domain, snapshot)).collect();
             Answer::Snapshots { snapshots }
         }
         Task::Forget { domain, snapshot } => {

@@ -32,9 +32,8 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// If it cannot be listened at.
 pub async fn serve(vault: Arc<Vault>, path: &Path) -> Result<(), Problem> {
-    let failed = |error: io::Error| {
-        Problem::new("listen", format!("cannot listen at {}: {error}", path.display()))
-    };
+    let failed =
+        |error: io::Error| Problem::new("listen", format!("cannot listen at {}: {error}", path.display()));
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -86,7 +85,10 @@ async fn answer(vault: Arc<Vault>, stream: UnixStream) -> io::Result<()> {
 /// If it does not answer.
 pub fn ask(path: &Path, task: &Task) -> Result<Option<Answer>, Problem> {
     let failed = |error: io::Error| {
-        Problem::new("vault-control", format!("{}: the vault's process does not answer: {error}", path.display()))
+        Problem::new(
+            "vault-control",
+            format!("{}: the vault's process does not answer: {error}", path.display()),
+        )
     };
     let mut stream = match StdStream::connect(path) {
         Ok(stream) => stream,
@@ -115,7 +117,8 @@ mod tests {
         let vault = Arc::new(Vault::create(store, Options::default()).unwrap());
         let path = directory.join("vault-main.ctl");
         assert_eq!(ask(&path, &Task::Status).unwrap(), None);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let served = path.clone();
         runtime.spawn(async move { serve(vault, &served).await });
         while !path.exists() {

@@ -50,8 +50,9 @@ impl Description {
     /// # Errors
     /// If it cannot be written as JSON.
     pub fn encode(&self) -> Result<Vec<u8>, Problem> {
-        serde_json::to_vec(self)
-            .map_err(|error| Problem::new("description", format!("the description cannot be written: {error}")))
+        serde_json::to_vec(self).map_err(|error| {
+            Problem::new("description", format!("the description cannot be written: {error}"))
+        })
     }
 
     /// Reads what [`Self::encode`] wrote. What is not understood says nothing: it is no reason not to restore.

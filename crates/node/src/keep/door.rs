@@ -64,7 +64,11 @@ impl SiteDoor {
             Some(client) => book.clients.get(&client),
         };
         if let Some(own) = own {
-            return if *own == text { Ok(()) } else { Err(format!("its key domain here is {own}, not {text}")) };
+            return if *own == text {
+                Ok(())
+            } else {
+                Err(format!("its key domain here is {own}, not {text}"))
+            };
         }
         if book.site.as_ref() == Some(&text) || book.clients.values().any(|other| *other == text) {
             return Err(format!("key domain {text} belongs to somebody else"));
@@ -90,7 +94,9 @@ impl Doorkeeper for SiteDoor {
                 let node = state.nodes.get(&peer.node).filter(|node| node.name == peer.name);
                 let node = node.ok_or_else(|| format!("{peer} is no node of the site any more"))?;
                 if !node.roles.data {
-                    return Err(format!("{peer} stores no data of the site, so it has none to back up or to read"));
+                    return Err(format!(
+                        "{peer} stores no data of the site, so it has none to back up or to read"
+                    ));
                 }
                 self.owns(None, domain)?;
                 Ok(Pass {
@@ -153,7 +159,8 @@ mod tests {
             let hash = format!("token{id}");
             let token = ClientToken { hash: hash.clone(), name: None, expires: UnixMillis(10) };
             let name = format!("laptop{id}");
-            let client = NewClient { name: name.as_str().into(), fingerprint: name, platform: "linux".into() };
+            let client =
+                NewClient { name: name.as_str().into(), fingerprint: name, platform: "linux".into() };
             let joined = [
                 Change::AddClientToken { token, at: UnixMillis(0) },
                 Change::JoinClient { token: hash, at: UnixMillis(0), client },
@@ -174,7 +181,11 @@ mod tests {
     }
 
     fn client(client: u64) -> Party {
-        Party::Client(ClientIdentity { site: SiteId([1; 16]), client, name: format!("laptop{}", [1, 2, 9][client as usize - 1]) })
+        Party::Client(ClientIdentity {
+            site: SiteId([1; 16]),
+            client,
+            name: format!("laptop{}", [1, 2, 9][client as usize - 1]),
+        })
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Keyring {
             Err(error) => return Err(problem(error.to_string())),
         };
         let file = KeyFile::decode(&bytes).map_err(|error| problem(error.to_string()))?;
-        let machine = self.machine.as_ref().ok_or_else(|| problem("this machine's key is not there".into()))?;
+        let machine =
+            self.machine.as_ref().ok_or_else(|| problem("this machine's key is not there".into()))?;
         let keys = file.unlock(machine.secret()).map_err(|error| problem(error.to_string()))?;
         Ok(Some(OpenDomain { keys, file }))
     }
@@ -141,7 +142,9 @@ impl Keyring {
         let machine = self.machine.as_ref()?;
         let copies = self.copies();
         let mut of_domain = copies.iter().filter(|file| file.domain == domain);
-        of_domain.find_map(|file| Some(OpenDomain { keys: file.unlock(machine.secret()).ok()?, file: file.clone() }))
+        of_domain.find_map(|file| {
+            Some(OpenDomain { keys: file.unlock(machine.secret()).ok()?, file: file.clone() })
+        })
     }
 
     /// Opens the first of these domains for which this machine has a key. `stored` are the key files in a vault, one for each domain.
@@ -150,8 +153,11 @@ impl Keyring {
     /// `vault-key` with what to do if there is none; `vault-empty` if the vault has no domain at all.
     pub fn open_any(&self, stored: &[KeyFile]) -> Result<OpenDomain, Problem> {
         let Some(first) = stored.first() else {
-            return Err(Problem::new("vault-empty", "this vault has no key domain: nothing was ever backed up into it")
-                .hint("make one for this machine: anshin vault init --attach URL"));
+            return Err(Problem::new(
+                "vault-empty",
+                "this vault has no key domain: nothing was ever backed up into it",
+            )
+            .hint("make one for this machine: anshin vault init --attach URL"));
         };
         let Some(machine) = &self.machine else { return Err(first.lost().into()) };
         for file in stored {

@@ -11,9 +11,7 @@ use super::{
 use crate::{paths::Paths, setup::NodeFile};
 use anshin_base::Problem;
 use anshin_director::VaultName;
-use anshin_vault::{
-    Keeper, KeyFile, NewDomain, Options, RecoveryKey, Rights, Secret, Vault, VaultError,
-};
+use anshin_vault::{Keeper, KeyFile, NewDomain, Options, RecoveryKey, Rights, Secret, Vault, VaultError};
 
 /// Name of a vault that is given none.
 pub const USUAL_NAME: &str = "main";
@@ -65,7 +63,6 @@ fn owner(paths: &Paths, keyring: &Keyring) -> Result<Owner, Problem> {
     })
 }
 
-
 /// Makes a vault with the key domain of this machine or its site, or, to attach, the domain alone. `hand_over` gives the recovery
 /// key to its owner and has it proven that it arrived; nothing is made if that fails. It is not asked for on a machine that
 /// holds no keys.
@@ -83,11 +80,12 @@ pub fn make(
         return Err(Problem::refused("vault-exists", message).hint("choose another name with --name"));
     }
     let place = make.settings.place()?;
-    let before = match place.clone().store(!make.attach).and_then(|store| Vault::open(store, Options::default())) {
-        Ok(vault) => Some(vault),
-        Err(VaultError::NotFound(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let before =
+        match place.clone().store(!make.attach).and_then(|store| Vault::open(store, Options::default())) {
+            Ok(vault) => Some(vault),
+            Err(VaultError::NotFound(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
     let vault = match (before, make.attach) {
         (Some(vault), true) => Some(vault),
         (None, false) => None,
@@ -141,7 +139,10 @@ pub fn make_usual(paths: &Paths) -> Result<(), Problem> {
     }
     let place = paths.var.join("vault");
     let url = place.to_str().ok_or_else(|| {
-        Problem::new("vault-url", format!("`{}` is not UTF-8, which the place of a vault must be", place.display()))
+        Problem::new(
+            "vault-url",
+            format!("`{}` is not UTF-8, which the place of a vault must be", place.display()),
+        )
     })?;
     let settings = VaultSettings { url: url.to_owned(), ..VaultSettings::default() };
     let store = settings.place()?.store(true)?;
@@ -160,7 +161,10 @@ pub fn with_recovery(domain: &OpenDomain, recovery: &RecoveryKey) -> Result<KeyF
     let typed: RecoveryKey = recovery.to_string().parse()?;
     let opened = KeyFile::decode(&file.encode())?.unlock(Secret::Recovery(&typed))?;
     if opened.secret() != domain.keys.secret() {
-        return Err(Problem::new("vault-key", "a new recovery key did not open what it had closed; nothing was made"));
+        return Err(Problem::new(
+            "vault-key",
+            "a new recovery key did not open what it had closed; nothing was made",
+        ));
     }
     Ok(file)
 }
@@ -169,7 +173,12 @@ pub fn with_recovery(domain: &OpenDomain, recovery: &RecoveryKey) -> Result<KeyF
 ///
 /// # Errors
 /// `vault-key` if it opens none of the domains.
-pub fn recover(vault: &Vault, keyring: &mut Keyring, secret: Secret<'_>, label: &str) -> Result<KeyFile, Problem> {
+pub fn recover(
+    vault: &Vault,
+    keyring: &mut Keyring,
+    secret: Secret<'_>,
+    label: &str,
+) -> Result<KeyFile, Problem> {
     let mut refused = None;
     for versions in vault.key_file_versions()? {
         for opened in &versions {

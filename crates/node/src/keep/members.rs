@@ -96,7 +96,10 @@ pub fn vaults(paths: &Paths) -> Vec<VaultAccess> {
     let records = state.director.records();
     let served = records.vaults.values().filter_map(|vault| {
         let node = state.nodes.get(&vault.node)?;
-        let addresses = node.addresses.iter().filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, node.ports.vault)));
+        let addresses = node
+            .addresses
+            .iter()
+            .filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, node.ports.vault)));
         Some(VaultAccess { name: vault.name.clone(), server: vault.node, addresses: addresses.collect() })
     });
     served.collect()

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod administer;
+pub mod admission;
 pub mod control;
 pub mod describe;
 pub mod door;

@@ -23,11 +23,18 @@ pub fn open_session(paths: &Paths, access: &VaultAccess) -> Result<Session, Prob
 ///
 /// # Errors
 /// As [`open_session`].
-pub fn open_patiently(paths: &Paths, access: &VaultAccess, patience: Patience) -> Result<(Session, [u8; 16]), Problem> {
+pub fn open_patiently(
+    paths: &Paths,
+    access: &VaultAccess,
+    patience: Patience,
+) -> Result<(Session, [u8; 16]), Problem> {
     let ring = Keyring::open(paths, None)?;
     let domain = ring.site()?.ok_or_else(|| {
-        Problem::new("vault-key", "this node has no key of the site's data, so it can neither back up nor read backups")
-            .hint("run it on a data node")
+        Problem::new(
+            "vault-key",
+            "this node has no key of the site's data, so it can neither back up nor read backups",
+        )
+        .hint("run it on a data node")
     })?;
     let credentials = Credentials::load(&paths.identity())?;
     let target = Target {

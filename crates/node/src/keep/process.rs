@@ -3,9 +3,11 @@
 //! It holds the store's credentials and no key of the data. It outlives the daemon, whose restart interrupts no backup.
 
 use super::{
-    VaultSettings, control,
+    VaultSettings,
+    admission::RunAdmission,
+    control,
     door::SiteDoor,
-    link::{Admission, AdmitAll, Served, Server},
+    link::{Admission, Served, Server},
     members::LedgerView,
     register::keep_registered,
 };
@@ -17,12 +19,12 @@ use anshin_vault::{Options, Vault};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serves a vault until SIGTERM or SIGINT. Every snapshot may be sealed: see [`run_with`].
+/// Serves a vault until SIGTERM or SIGINT. Of a run only its present attempt may be sealed.
 ///
 /// # Errors
 /// What keeps it from starting.
 pub fn run(paths: &Paths, name: &VaultName, listen: SocketAddr) -> Result<(), Problem> {
-    run_with(paths, name, listen, |_| Arc::new(AdmitAll))
+    run_with(paths, name, listen, |ledger| Arc::new(RunAdmission::new(ledger.clone())))
 }
 
 /// [`run`], with what decides which snapshots may be sealed, made from the view of the ledger.

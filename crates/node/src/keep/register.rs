@@ -19,7 +19,13 @@ const DECIDE_LIMIT: Duration = Duration::from_secs(15);
 const CONCURRENT: u32 = 4;
 
 /// Keeps the ledger's record of the vault true as long as this runs.
-pub async fn keep_registered(ledger: LedgerView, socket: &Path, vault: &Vault, name: &VaultName, node: NodeId) {
+pub async fn keep_registered(
+    ledger: LedgerView,
+    socket: &Path,
+    vault: &Vault,
+    name: &VaultName,
+    node: NodeId,
+) {
     let mut told = None;
     loop {
         if let Some(state) = ledger.state()
@@ -27,10 +33,14 @@ pub async fn keep_registered(ledger: LedgerView, socket: &Path, vault: &Vault, n
         {
             match wanted(state.director.records().vaults.get(name), vault, name, node) {
                 Ok(None) => told = None,
-                Ok(Some(record)) => match propose(socket, Command::Director(Change::SetVault(record))).await {
-                    Ok(()) => tracing::info!(vault = %name, "the ledger knows now that the vault is served here"),
-                    Err(problem) => say_once(&mut told, problem),
-                },
+                Ok(Some(record)) => {
+                    match propose(socket, Command::Director(Change::SetVault(record))).await {
+                        Ok(()) => {
+                            tracing::info!(vault = %name, "the ledger knows now that the vault is served here")
+                        }
+                        Err(problem) => say_once(&mut told, problem),
+                    }
+                }
                 Err(problem) => say_once(&mut told, problem),
             }
         }

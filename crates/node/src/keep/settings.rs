@@ -85,8 +85,9 @@ impl VaultSettings {
     /// The file system's.
     pub fn list(paths: &Paths) -> Result<Vec<VaultName>, Problem> {
         let directory = paths.vaults();
-        let problem =
-            |error: std::io::Error| Problem::new("vault-settings", format!("{}: {error}", directory.display()));
+        let problem = |error: std::io::Error| {
+            Problem::new("vault-settings", format!("{}: {error}", directory.display()))
+        };
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -111,7 +111,11 @@ fn settle(
     }
     credentials.save(&paths.identity())?;
     if let Some(secret) = grant.backup_secret {
-        Keyring::open(paths, None)?.take_site(site, &credentials.identity().name, DomainKeys::derive(secret))?;
+        Keyring::open(paths, None)?.take_site(
+            site,
+            &credentials.identity().name,
+            DomainKeys::derive(secret),
+        )?;
     }
     let identity = credentials.identity();
     let peers = grant.members.iter().filter(|member| member.id != identity.node).map(|member| voter::Peer {

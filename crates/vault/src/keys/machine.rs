@@ -55,7 +55,8 @@ impl FromStr for MachineKey {
         let bytes = data_encoding::BASE64URL_NOPAD
             .decode(encoded.as_bytes())
             .map_err(|_| bad("it holds other characters than a key does"))?;
-        let Some((key, check)) = bytes.split_first_chunk::<32>().filter(|(_, check)| check.len() == CHECK_SIZE)
+        let Some((key, check)) =
+            bytes.split_first_chunk::<32>().filter(|(_, check)| check.len() == CHECK_SIZE)
         else {
             return Err(bad("it is too short or too long"));
         };

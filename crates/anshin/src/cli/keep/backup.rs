@@ -66,7 +66,8 @@ pub fn carry_out(asked: &Backup, out: &Out) -> Result<Ending, Problem> {
         .into_iter()
         .rfind(|told| {
             told.described().is_some_and(|other| {
-                (&other.host, &other.paths, other.captured) == (&description.host, &description.paths, description.captured)
+                (&other.host, &other.paths, other.captured)
+                    == (&description.host, &description.paths, description.captured)
             })
         })
         .map_or(0, |told| told.clear.bytes);
@@ -75,11 +76,10 @@ pub fn carry_out(asked: &Backup, out: &Out) -> Result<Ending, Problem> {
     options.exclude_caches = asked.exclude_caches;
     if let What::Files { excludes, .. } = &what {
         options.excludes = Excludes::new(excludes.iter().map(String::as_str))?;
-        options.cache = (!asked.no_cache)
-            .then(|| cache(&desk, &description))
-            .transpose()?;
+        options.cache = (!asked.no_cache).then(|| cache(&desk, &description)).transpose()?;
     }
-    let time = i64::try_from(i128::from(options.now.seconds) * 1_000_000_000 + i128::from(options.now.nanoseconds));
+    let time =
+        i64::try_from(i128::from(options.now.seconds) * 1_000_000_000 + i128::from(options.now.nanoseconds));
     let (monitor, line) = progress::Line::monitor(out.is_json(), expected);
     progress::stop_on_signal(monitor.clone())?;
     let made = read(&what, &desk, &options, &monitor)?;
@@ -131,8 +131,9 @@ fn what(asked: &Backup) -> Result<What, Problem> {
     }
     // `.` and `..` are not part of what a snapshot knows a place by.
     let roots = asked.paths.iter().map(|path| {
-        let unreadable =
-            |error: io::Error| Problem::new("backup-root", format!("`{}` cannot be backed up: {error}", path.display()));
+        let unreadable = |error: io::Error| {
+            Problem::new("backup-root", format!("`{}` cannot be backed up: {error}", path.display()))
+        };
         let whole = absolute(path)?;
         let has_dots = whole.components().any(|part| matches!(part, std::path::Component::ParentDir));
         Ok(BackupRoot::at(if has_dots { fs::canonicalize(path).map_err(unreadable)? } else { whole }))
@@ -140,8 +141,9 @@ fn what(asked: &Backup) -> Result<What, Problem> {
     let roots = roots.collect::<Result<Vec<_>, Problem>>()?;
     let mut excludes = asked.exclude.clone();
     for file in &asked.exclude_from {
-        let text = fs::read_to_string(file)
-            .map_err(|error| Problem::new("exclude-file", format!("cannot read {}: {error}", file.display())))?;
+        let text = fs::read_to_string(file).map_err(|error| {
+            Problem::new("exclude-file", format!("cannot read {}: {error}", file.display()))
+        })?;
         excludes.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
     }
     Ok(What::Files { roots, excludes })
@@ -171,8 +173,9 @@ fn describe(what: &What, asked: &Backup) -> Description {
 fn cache(desk: &pick::Desk, description: &Description) -> Result<CacheOptions, Problem> {
     let paths = Paths::of_environment();
     let directory = paths.caches();
-    fs::create_dir_all(&directory)
-        .map_err(|error| Problem::new("files-cache", format!("cannot make {}: {error}", directory.display())))?;
+    fs::create_dir_all(&directory).map_err(|error| {
+        Problem::new("files-cache", format!("cannot make {}: {error}", directory.display()))
+    })?;
     let tag = desk.session.keys().tag(&[&desk.access.id(), description.paths.join("\0").as_bytes()]);
     let name: String = tag[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(CacheOptions { path: directory.join(format!("{name}.files")), tag, granularity_s: 2 })

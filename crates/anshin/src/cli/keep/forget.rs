@@ -63,8 +63,13 @@ pub fn carry_out(asked: &Forget, out: &Out) -> Result<Ending, Problem> {
     let keep = rules(&asked.keep);
     let by_rules = !keep.keeps_nothing() || !keep.tags.is_empty();
     if by_rules != asked.snapshots.is_empty() {
-        return Err(Problem::new("forget-what", "either snapshots are named or rules that say which are kept")
-            .hint("anshin forget SNAPSHOT…, or for example anshin forget --keep-daily 7 --keep-weekly 4 --dry-run"));
+        return Err(Problem::new(
+            "forget-what",
+            "either snapshots are named or rules that say which are kept",
+        )
+        .hint(
+            "anshin forget SNAPSHOT…, or for example anshin forget --keep-daily 7 --keep-weekly 4 --dry-run",
+        ));
     }
     let (access, mut all) = pick::look(&asked.which)?;
     let mut done = ForgetDone { dry_run: asked.dry_run, undo: asked.undo, ..ForgetDone::default() };
@@ -149,7 +154,9 @@ fn candidate(told: &Told, plan: &str, what: &str) -> Candidate {
         snapshot: SnapshotId(told.clear.id.clone()),
         plan: plan.into(),
         target: what.into(),
-        sealed: UnixMillis(i64::try_from(told.clear.sealed).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000)),
+        sealed: UnixMillis(
+            i64::try_from(told.clear.sealed).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000),
+        ),
         tags: told.described().map(|described| described.tags.clone()).unwrap_or_default(),
         own_bytes: None,
         standing,

@@ -2,9 +2,7 @@
 
 use super::{args::Which, vault};
 use anshin_base::Problem;
-use anshin_node::keep::{
-    Access, Answer, Description, Task, administer::ClearSnapshot, host_name,
-};
+use anshin_node::keep::{Access, Answer, Description, Task, administer::ClearSnapshot, host_name};
 use anshin_vault::{ChunkId, Session, Snapshot};
 use serde::Serialize;
 
@@ -142,7 +140,9 @@ pub fn named(snapshots: Vec<Told>, text: &str) -> Result<Told, Problem> {
     let list = "see `anshin snapshots list`";
     if text == "latest" {
         let newest = snapshots.into_iter().rfind(|told| told.clear.forgotten.is_none());
-        return newest.ok_or_else(|| Problem::new("snapshot-unknown", "there is no snapshot in this vault").hint(list));
+        return newest.ok_or_else(|| {
+            Problem::new("snapshot-unknown", "there is no snapshot in this vault").hint(list)
+        });
     }
     let digits = text.to_ascii_lowercase();
     if digits.len() < DIGITS_MIN || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -150,10 +150,14 @@ pub fn named(snapshots: Vec<Told>, text: &str) -> Result<Told, Problem> {
         return Err(Problem::new("snapshot-format", message)
             .hint("write `latest` or at least the first 4 digits of its id, as in `anshin snapshots list`"));
     }
-    let mut found: Vec<Told> = snapshots.into_iter().filter(|told| told.clear.id.starts_with(&digits)).collect();
+    let mut found: Vec<Told> =
+        snapshots.into_iter().filter(|told| told.clear.id.starts_with(&digits)).collect();
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(Problem::new("snapshot-unknown", format!("there is no snapshot {text} in this vault")).hint(list)),
+        0 => {
+            Err(Problem::new("snapshot-unknown", format!("there is no snapshot {text} in this vault"))
+                .hint(list))
+        }
         count => Err(Problem::new("snapshot-unknown", format!("{count} snapshots begin with {text}"))
             .hint("write more of its digits")),
     }

@@ -3,8 +3,7 @@
 use anshin_base::{ByteSize, Millis, Mono, Problem};
 use anshin_capture::Monitor;
 use anshin_director::{
-    Span,
-    record,
+    Span, record,
     run::{Estimate, Meter},
 };
 use std::{
@@ -39,11 +38,16 @@ impl Line {
             let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
             let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let now = Mono(0).after(Millis(elapsed));
-            let progress =
-                record::Progress { files: seen.entries, bytes: seen.bytes.max(seen.bytes_moved), sent: seen.bytes_moved, ..first };
+            let progress = record::Progress {
+                files: seen.entries,
+                bytes: seen.bytes.max(seen.bytes_moved),
+                sent: seen.bytes_moved,
+                ..first
+            };
             meter.observe(now, progress);
             any.store(true, Relaxed);
-            let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+            let width =
+                rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
             let width = if width == 0 { WIDTH } else { width };
             let text = words(&progress, &meter.estimate(None), &seen.current, width.saturating_sub(1));
             // Nobody can be told if even the terminal is gone.
@@ -116,7 +120,8 @@ mod tests {
 
     #[test]
     fn the_line_says_how_much_how_fast_and_how_long_and_fits() {
-        let progress = record::Progress { files: 7, bytes: 512 << 20, bytes_total: Some(1 << 30), ..Default::default() };
+        let progress =
+            record::Progress { files: 7, bytes: 512 << 20, bytes_total: Some(1 << 30), ..Default::default() };
         let estimate = Estimate {
             bytes_per_second: f64::from(64 << 20),
             remaining: Some(Span(8)),

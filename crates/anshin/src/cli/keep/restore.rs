@@ -110,9 +110,8 @@ fn single(asked: &Restore, desk: &Desk, told: &Told) -> Result<Vec<u8>, Problem>
     })?;
     match (asked.paths.is_empty(), found.len()) {
         (true, 1) => Ok(found.remove(0)),
-        _ => Err(Problem::new("restore-one", "only one file or image can be restored there").hint(
-            "name it: anshin restore SNAPSHOT PATH --to …",
-        )),
+        _ => Err(Problem::new("restore-one", "only one file or image can be restored there")
+            .hint("name it: anshin restore SNAPSHOT PATH --to …")),
     }
 }
 
@@ -142,13 +141,14 @@ fn to_device(
     }
     if asked.conflict != OnConflict::Overwrite {
         let message = format!("everything on {} would be overwritten", device.display());
-        return Err(Problem::refused("restore-conflict", message).hint("if that is meant: --conflict overwrite"));
+        return Err(
+            Problem::refused("restore-conflict", message).hint("if that is meant: --conflict overwrite")
+        );
     }
     let (monitor, _line) = progress::Line::monitor(out.is_json(), bytes);
     progress::stop_on_signal(monitor.clone())?;
     let naming = |plain: &[u8]| desk.session.keys().name_of_data(plain);
-    let report =
-        restore_image(&desk.session, &told.root, &path, device, Some(&naming), workers(), &monitor)?;
+    let report = restore_image(&desk.session, &told.root, &path, device, Some(&naming), workers(), &monitor)?;
     done.others = 1;
     done.bytes_written = report.bytes_written;
     done.bytes_equal = report.bytes_equal;
@@ -197,14 +197,19 @@ fn to_directory(
             if let Some(first) = planned.in_the_way.first() {
                 let path = part.target.join(OsStr::from_bytes(first));
                 let message = format!("{} is there already; nothing was restored", path.display());
-                return Err(Problem::refused("restore-conflict", message)
-                    .hint("say what happens to such files: --conflict skip, if-different, overwrite or keep-newer"));
+                return Err(Problem::refused("restore-conflict", message).hint(
+                    "say what happens to such files: --conflict skip, if-different, overwrite or keep-newer",
+                ));
             }
         }
     }
     for part in &parts {
         if asked.dry_run {
-            add_plan(done, plan(&desk.session, &told.root, &part.selection, &part.target, &options, &monitor)?, part);
+            add_plan(
+                done,
+                plan(&desk.session, &told.root, &part.selection, &part.target, &options, &monitor)?,
+                part,
+            );
             continue;
         }
         let report = restore(&desk.session, &told.root, &part.selection, &part.target, &options, &monitor)?;
@@ -218,7 +223,8 @@ fn to_directory(
     }
     if asked.verify {
         for part in &parts {
-            let compared = verify(&desk.session, &told.root, &part.selection, &part.target, &options, &monitor)?;
+            let compared =
+                verify(&desk.session, &told.root, &part.selection, &part.target, &options, &monitor)?;
             *done.verified.get_or_insert(0) += compared.entries;
             add_issues(done, &compared.issues.first, compared.issues.counts.values().sum());
         }
@@ -250,7 +256,11 @@ fn add_issues(done: &mut RestoreDone, first: &[Issue], count: u64) {
 /// without looking at anything beside it; the rest are patterns.
 fn parts(asked: &Restore, desk: &Desk, told: &Told, to: &Path) -> Result<Vec<Part>, Problem> {
     if asked.paths.is_empty() {
-        return Ok(vec![Part { selection: Selection::all(), target: to.to_path_buf(), bytes: told.clear.bytes }]);
+        return Ok(vec![Part {
+            selection: Selection::all(),
+            target: to.to_path_buf(),
+            bytes: told.clear.bytes,
+        }]);
     }
     let (mut parts, mut patterns): (Vec<Part>, Vec<&str>) = (Vec::new(), Vec::new());
     for path in &asked.paths {
@@ -262,10 +272,8 @@ fn parts(asked: &Restore, desk: &Desk, told: &Told, to: &Path) -> Result<Vec<Par
             Ok(entry) => parts.push(literal(&names, &entry, to)),
             Err(_) if path.contains(['*', '?', '[', '{']) => patterns.push(path),
             Err(error) => {
-                return Err(Problem::from(error).hint(format!(
-                    "see what is there: anshin snapshots show {} -r",
-                    told.short()
-                )));
+                return Err(Problem::from(error)
+                    .hint(format!("see what is there: anshin snapshots show {} -r", told.short())));
             }
         }
     }

@@ -94,7 +94,13 @@ pub fn status(style: Style, shown: &StatusShown) -> String {
         let here = if shown.opens.as_ref() == Some(&domain.id) { "yes" } else { "no" };
         let last = domain.last_sealed.map_or_else(|| "never".to_owned(), time);
         let name = if domain.name.is_empty() { "?" } else { &domain.name };
-        vec![name.to_owned(), here.to_owned(), domain.snapshots.to_string(), domain.forgotten.to_string(), last]
+        vec![
+            name.to_owned(),
+            here.to_owned(),
+            domain.snapshots.to_string(),
+            domain.forgotten.to_string(),
+            last,
+        ]
     });
     text += &style.table(&["DOMAIN", "KEY HERE", "SNAPSHOTS", "FORGOTTEN", "LAST SEALED"], rows.collect());
     for domain in status.domains.iter().filter(|domain| !domain.recovery) {
@@ -129,7 +135,9 @@ pub fn verified(style: Style, verified: &Verified, named: bool) -> String {
     );
     let mut text = match (verified.good, verified.findings.is_empty()) {
         (true, true) => format!("✓ everything is as it was written\n{}", style.wrap(&read, 0)),
-        (true, false) => format!("✓ everything can be restored; some things were put right\n{}", style.wrap(&read, 0)),
+        (true, false) => {
+            format!("✓ everything can be restored; some things were put right\n{}", style.wrap(&read, 0))
+        }
         (false, _) => format!("✕ the vault is damaged\n{}", style.wrap(&read, 0)),
     };
     for finding in &verified.findings {
@@ -188,7 +196,13 @@ pub fn collected(done: &Collected) -> String {
 pub fn keys(style: Style, keys: &[KeyShown]) -> String {
     let rows = keys.iter().map(|key| {
         let here = if key.here { "this machine's" } else { "" };
-        vec![key.name.clone(), key.number.to_string(), key.kind.to_owned(), key.label.clone(), here.to_owned()]
+        vec![
+            key.name.clone(),
+            key.number.to_string(),
+            key.kind.to_owned(),
+            key.label.clone(),
+            here.to_owned(),
+        ]
     });
     style.table(&["DOMAIN", "KEY", "KIND", "LABEL", ""], rows.collect())
 }
@@ -208,7 +222,11 @@ pub fn backup_done(done: &BackupDone) -> String {
         per_second(done.bytes, done.seconds),
     );
     if done.issue_count > 0 {
-        let _ = write!(text, "\n! {}:", count(done.issue_count, "thing was not as it should be", "things were not as they should be"));
+        let _ = write!(
+            text,
+            "\n! {}:",
+            count(done.issue_count, "thing was not as it should be", "things were not as they should be")
+        );
         text += &some(&done.issues, done.issue_count);
     }
     text
@@ -264,7 +282,11 @@ pub fn snapshot(style: Style, shown: &SnapshotShown) -> String {
         }
     }
     if let Some(forgotten) = clear.forgotten {
-        lines.push(format!("forgotten {}; back with: anshin forget --undo {}", time(forgotten), told.short()));
+        lines.push(format!(
+            "forgotten {}; back with: anshin forget --undo {}",
+            time(forgotten),
+            told.short()
+        ));
     }
     lines.push(String::new());
     lines.extend(shown.top.iter().map(entry));
@@ -274,7 +296,10 @@ pub fn snapshot(style: Style, shown: &SnapshotShown) -> String {
 /// One entry of a snapshot, as `ls -l` shows it.
 pub fn entry(entry: &EntryShown) -> String {
     let bit = |mask: u16, letter: char| if entry.mode & mask != 0 { letter } else { '-' };
-    let run = |run: u16, special: u16, both: char, only: char| match (entry.mode & run != 0, entry.mode & special != 0) {
+    let run = |run: u16, special: u16, both: char, only: char| match (
+        entry.mode & run != 0,
+        entry.mode & special != 0,
+    ) {
         (true, true) => both,
         (false, true) => only,
         (true, false) => 'x',
@@ -346,7 +371,11 @@ pub fn restore_done(style: Style, done: &RestoreDone) -> String {
         };
     }
     if done.issue_count > 0 {
-        let _ = write!(text, "\n! {}:", count(done.issue_count, "thing was not as it should be", "things were not as they should be"));
+        let _ = write!(
+            text,
+            "\n! {}:",
+            count(done.issue_count, "thing was not as it should be", "things were not as they should be")
+        );
         text += &some(&done.issues, done.issue_count);
     }
     text
@@ -356,7 +385,8 @@ pub fn restore_done(style: Style, done: &RestoreDone) -> String {
 pub fn forget_done(style: Style, done: &ForgetDone) -> String {
     let mut text = String::new();
     for group in &done.groups {
-        let _ = writeln!(text, "{}", style.wrap(&format!("{} {}: {}", group.host, group.what, group.summary), 2));
+        let _ =
+            writeln!(text, "{}", style.wrap(&format!("{} {}: {}", group.host, group.what, group.summary), 2));
         for verdict in &group.verdicts {
             let word = if verdict.keep { "keep  " } else { "forget" };
             let at = time(u64::try_from(verdict.sealed).unwrap_or(0));

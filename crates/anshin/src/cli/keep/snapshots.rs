@@ -25,7 +25,8 @@ pub fn carry_out(command: Snapshots, out: &Out) -> Result<Ending, Problem> {
         Snapshots::List { which, host, all } => {
             let (_, mut told) = pick::look(&which)?;
             told.retain(|told| {
-                (all || told.clear.forgotten.is_none()) && host.as_ref().is_none_or(|host| told.host() == host)
+                (all || told.clear.forgotten.is_none())
+                    && host.as_ref().is_none_or(|host| told.host() == host)
             });
             out.show(&told, |style| show::snapshots(style, &told))?;
         }
@@ -178,7 +179,8 @@ fn find(which: &Which, patterns: &[String], only: Option<&str>, out: &Out) -> Re
         for entry in &walked[&told.root.0] {
             let found =
                 Found { snapshot: told.clear.id.clone(), sealed: told.clear.sealed, entry: entry.clone() };
-            let text = || format!("{}  {}  {}", told.short(), show::time(told.clear.sealed), show::entry(entry));
+            let text =
+                || format!("{}  {}  {}", told.short(), show::time(told.clear.sealed), show::entry(entry));
             if stream.item(&found, text).is_break() {
                 return stream.end();
             }

@@ -12,8 +12,10 @@ use anshin_director::VaultName;
 use anshin_node::{
     keep::{
         Access, Answer, Chosen, Keyring, Task, VaultSettings, access, administer,
-        administer::{Verified, VaultStatus},
-        host_name, keyring::OpenDomain, make,
+        administer::{VaultStatus, Verified},
+        host_name,
+        keyring::OpenDomain,
+        make,
     },
     paths::Paths,
 };
@@ -180,7 +182,9 @@ fn name_files(access: &Access, domain: &OpenDomain, verified: &mut Verified) -> 
     let snapshots = session.keeper().snapshots()?;
     for damaged in verified.damaged.iter_mut().filter(|damaged| damaged.domain == own) {
         let id = SnapshotId::parse(&damaged.snapshot);
-        let Some(snapshot) = snapshots.iter().find(|snapshot| Some(snapshot.record.id) == id) else { continue };
+        let Some(snapshot) = snapshots.iter().find(|snapshot| Some(snapshot.record.id) == id) else {
+            continue;
+        };
         let lost: HashSet<ChunkId> = damaged.lost.iter().filter_map(|id| ChunkId::parse(id)).collect();
         let found = browse::affected(&session, &snapshot.record.root, &lost, FILES_NAMED_MAX)?;
         damaged.files = found.iter().map(|path| format!("/{}", path.escape_ascii())).collect();
@@ -230,9 +234,10 @@ fn keys_of(access: &Access, keyring: &Keyring) -> Result<Vec<KeyShown>, Problem>
 
 fn keys(command: Keys, out: &Out) -> Result<Ending, Problem> {
     let which = match &command {
-        Keys::List { which } | Keys::Add { which, .. } | Keys::Remove { which, .. } | Keys::Recover { which, .. } => {
-            which.clone()
-        }
+        Keys::List { which }
+        | Keys::Add { which, .. }
+        | Keys::Remove { which, .. }
+        | Keys::Recover { which, .. } => which.clone(),
     };
     let access = open(&which)?;
     let mut ring = keyring(&which)?;

@@ -83,6 +83,8 @@ pub(super) fn event(connection: &Connection, event: &Event) -> Result<()> {
             }
             Ok(())
         }
+        // What a plan has backed up stays, and stays under its name.
+        EventKind::Unplanned { .. } => Ok(()),
     }
 }
 

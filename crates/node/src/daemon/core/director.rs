@@ -9,15 +9,20 @@ use crate::daemon::{
     messages::Message,
     parts::services,
 };
+use crate::keep::VaultSettings;
 use anshin_agent::release;
 use anshin_base::{Millis, Mono, NodeId};
 use anshin_director::{
-    SnapshotId, UnixMillis, VaultName,
-    record::Place,
+    SnapshotId, Span, UnixMillis, VaultName,
+    plan::nightly,
+    record::{Change, Place},
     run::{Now, Order, Scheduler, Work},
 };
 use anshin_ledger::Command as LedgerCommand;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -25,6 +30,10 @@ use tokio::{
 
 /// How often runs and calendars are looked at, by the leader and by the others.
 const LOOK_EVERY: Millis = Millis(500);
+/// A proposal of the default plan that shows no effect is repeated after this.
+const NIGHTLY_AGAIN: Millis = Millis(5_000);
+/// A vault is told to give up what was given up within this time, if it still has it.
+const FORGOTTEN_FOR: Span = Span::hours(24);
 /// Events of backups that may wait.
 const EVENTS_MAX: usize = 1_024;
 /// Snapshots of a vault that a report names.
@@ -43,6 +52,8 @@ pub struct Backups {
     watched: BTreeMap<VaultName, JoinHandle<()>>,
     /// What was seen of them last.
     vaults: BTreeMap<VaultName, KeeperSeen>,
+    /// When the default plan was proposed last.
+    nightly: Option<Mono>,
 }
 
 impl Backups {
@@ -65,6 +76,7 @@ impl Backups {
             keeper,
             watched: BTreeMap::new(),
             vaults: BTreeMap::new(),
+            nightly: None,
         }
     }
 
@@ -79,9 +91,11 @@ impl Backups {
             let skip = seen.snapshots.len().saturating_sub(SNAPSHOTS_REPORTED);
             VaultReport {
                 name: name.clone(),
-                id: seen.id.clone(),
                 trouble: seen.trouble.clone(),
-                snapshots: seen.snapshots[skip..].to_vec(),
+                snapshots: seen.snapshots[skip..]
+                    .iter()
+                    .map(|one| (one.label.run, one.label.attempt, one.sealed.clone()))
+                    .collect(),
             }
         };
         self.vaults.iter().map(report).collect()
@@ -102,12 +116,14 @@ impl Core {
         }
         (self.backups.looked, self.backups.led) = (mono, leads);
         self.keep_watching();
+        self.keep_vaults();
         let wall = UnixMillis(jiff::Timestamp::now().as_millisecond());
         let state = self.world.state.clone();
         let seen = observed(&self.world);
         let step = self.backups.scheduler.step(Now { wall, mono }, state.director.records(), &seen);
         self.world.director = Arc::new(DirectorNow::of(&step, wall, mono));
         if leads {
+            self.plan_nightly(wall);
             step.orders.into_iter().for_each(|order| self.carry_out(order));
         }
     }
@@ -224,12 +240,64 @@ impl Core {
             DirectorEvent::Said { run, attempt, state } => self.backups.executor.said(run, attempt, state),
             DirectorEvent::Ended { run, attempt, how } => self.backups.executor.ended(run, attempt, &how),
             DirectorEvent::Vault { vault, seen } => {
+                self.give_up_forgotten(&vault, &seen);
                 let known = self.backups.vaults.insert(vault, seen.clone());
                 known.as_ref() != Some(&seen)
             }
         };
         if news {
             self.refresh_own_report();
+        }
+    }
+
+    /// What the ledger says was given up and the vault still has goes now: whoever recorded it may have died before it could
+    /// tell the vault. Only for a while: somebody may take it back.
+    fn give_up_forgotten(&mut self, vault: &VaultName, seen: &KeeperSeen) {
+        let since = UnixMillis(jiff::Timestamp::now().as_millisecond()).before(FORGOTTEN_FOR);
+        let records = self.world.state.director.records();
+        let forgotten: BTreeSet<&SnapshotId> = records.forgotten(vault, since).collect();
+        let there = seen.snapshots.iter().map(|one| &one.sealed.snapshot);
+        let left: Vec<SnapshotId> = there.filter(|snapshot| forgotten.contains(snapshot)).cloned().collect();
+        if !left.is_empty() {
+            let (keeper, vault) = (self.backups.keeper.clone(), vault.clone());
+            tokio::spawn(async move {
+                if let Err(problem) =
+                    keeper.forget(&vault, left, "it was given up by the rules of its plan").await
+                {
+                    tracing::warn!(%vault, %problem, "a vault does not give up snapshots; it is asked again");
+                }
+            });
+        }
+    }
+
+    /// A process for every store that this node has the settings of.
+    pub(super) fn keep_vaults(&mut self) {
+        let names = match VaultSettings::list(&self.setup.paths) {
+            Ok(names) => names,
+            Err(problem) => {
+                tracing::warn!(%problem, "the vaults of this node cannot be told");
+                return;
+            }
+        };
+        for name in names {
+            self.supervisor.want(&format!("vault-{name}"), &["run".into(), "vault".into(), name.0]);
+        }
+    }
+
+    /// The first vault comes with a plan: every night everything. A site that ever had one is left alone.
+    fn plan_nightly(&mut self, at: UnixMillis) {
+        let records = self.world.state.director.records();
+        let untouched = records.plans.is_empty() && records.position.0 == 0;
+        let Some(vault) = records.vaults.keys().next().filter(|_| untouched) else { return };
+        let zone = jiff::tz::TimeZone::system().iana_name().unwrap_or("UTC").to_owned();
+        let plan = nightly(vault, &zone);
+        let (text, vault) = (plan.to_json(), plan.vault.clone());
+        let change = Change::SetPlan { plan: plan.name, text, vault, expect: 0, at, restart: true };
+        let (mono, about) = (self.now(), "the first plan");
+        if self.backups.nightly.is_none_or(|asked| mono.since(asked) >= NIGHTLY_AGAIN) {
+            self.backups.nightly = Some(mono);
+            self.note("plan/nightly", &format!("{about} is made"), "there is a vault and no plan yet");
+            self.propose_quietly(LedgerCommand::Director(change));
         }
     }
 

@@ -1,12 +1,26 @@
-//! The daemon and the vault process of its node.
+//! The daemon and the vault processes of its node.
 
 use super::DirectorEvent;
-use crate::control::Answer;
-use anshin_base::Problem;
-use anshin_director::{Attempt, RunId, SnapshotId, VaultName, record::Sealed};
-use std::{sync::Arc, time::Duration};
+use crate::{
+    control::Answer,
+    keep::{
+        VaultSettings,
+        administer::{Answer as Answered, ClearSnapshot, Task},
+        control,
+    },
+    paths::Paths,
+};
+use anshin_base::{ByteSize, Problem};
+use anshin_director::{
+    PlanName, SnapshotId, UnixMillis, VaultName,
+    catalog::{Label, VaultSnapshot},
+    record::Sealed,
+};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
+/// With less space than this nothing is begun: a backup that fills the disk helps nobody.
+const FREE_MIN: u64 = 64 << 20;
 /// How often a vault is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A look that takes longer finds a vault that does not answer.
@@ -15,14 +29,10 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// What a vault process says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeeperSeen {
-    /// The identifier of its vault; None while it does not answer.
-    pub id: Option<String>,
-    /// Where its store is, without secrets.
-    pub url: String,
     /// Why it cannot be written, if so.
     pub trouble: Option<String>,
-    /// Newest snapshots that name a run, oldest run first.
-    pub snapshots: Vec<(RunId, Attempt, Sealed)>,
+    /// Its snapshots that name a run and are not forgotten, oldest run first.
+    pub snapshots: Vec<VaultSnapshot>,
 }
 
 /// The vault process of a vault that this node serves.
@@ -35,21 +45,93 @@ pub trait Keeper: Send + Sync + 'static {
     -> Answer<'a, ()>;
 }
 
-/// A node whose build serves no vault.
-pub struct NoKeeper;
+/// The vault processes of this node, by their control sockets.
+pub struct Processes {
+    paths: Paths,
+}
 
-impl Keeper for NoKeeper {
-    fn look<'a>(&'a self, vault: &'a VaultName) -> Answer<'a, KeeperSeen> {
-        Box::pin(async move { Err(none(vault)) })
+impl Processes {
+    /// Those of the node whose directories these are.
+    #[must_use]
+    pub fn new(paths: Paths) -> Self {
+        Self { paths }
     }
 
-    fn forget<'a>(&'a self, vault: &'a VaultName, _: Vec<SnapshotId>, _: &'a str) -> Answer<'a, ()> {
-        Box::pin(async move { Err(none(vault)) })
+    async fn ask(&self, vault: &VaultName, task: Task) -> Result<Answered, Problem> {
+        let (path, name) = (self.paths.vault_control(&vault.0), vault.clone());
+        let asked = tokio::task::spawn_blocking(move || control::ask(&path, &task));
+        let answer = asked.await.map_err(|error| Problem::new("vault-control", error.to_string()))??;
+        match answer {
+            None => {
+                Err(Problem::new("vault-unreachable", format!("the process of vault {name} does not run")))
+            }
+            Some(Answered::Failed(problem)) => Err(problem),
+            Some(answer) => Ok(answer),
+        }
+    }
+
+    async fn snapshots(&self, vault: &VaultName) -> Result<Vec<ClearSnapshot>, Problem> {
+        match self.ask(vault, Task::Snapshots).await? {
+            Answered::Snapshots { snapshots } => Ok(snapshots),
+            _ => Err(Problem::new("vault-control", "the vault's process answered with something else")),
+        }
     }
 }
 
-fn none(vault: &VaultName) -> Problem {
-    Problem::new("vault-unreachable", format!("nothing serves vault {vault} here"))
+impl Keeper for Processes {
+    fn look<'a>(&'a self, vault: &'a VaultName) -> Answer<'a, KeeperSeen> {
+        Box::pin(async move {
+            let settings = VaultSettings::load(&self.paths, vault)?;
+            let mut snapshots: Vec<VaultSnapshot> =
+                self.snapshots(vault).await?.iter().filter_map(|snapshot| named(vault, snapshot)).collect();
+            snapshots.sort_by(|a, b| (a.label.run, a.label.attempt).cmp(&(b.label.run, b.label.attempt)));
+            let trouble = settings.and_then(|settings| trouble(&settings.url));
+            Ok(KeeperSeen { trouble, snapshots })
+        })
+    }
+
+    fn forget<'a>(&'a self, vault: &'a VaultName, wanted: Vec<SnapshotId>, why: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            for snapshot in self.snapshots(vault).await? {
+                let asked = wanted.iter().any(|wanted| wanted.0 == snapshot.id);
+                if asked && snapshot.forgotten.is_none() {
+                    tracing::info!(%vault, snapshot = snapshot.id, why, "a snapshot is given up");
+                    let task = Task::Forget { domain: snapshot.domain, snapshot: snapshot.id };
+                    self.ask(vault, task).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A snapshot that names a run and is not forgotten.
+fn named(vault: &VaultName, snapshot: &ClearSnapshot) -> Option<VaultSnapshot> {
+    let label: Label = snapshot.run.parse().ok()?;
+    let sealed = Sealed {
+        snapshot: SnapshotId(snapshot.id.clone()),
+        files: snapshot.entries,
+        bytes: snapshot.bytes,
+        new_bytes: snapshot.new_bytes,
+        // Only the executor counted them; what it said of a run that is sealed stands in the ledger.
+        warnings: 0,
+    };
+    let seconds = i64::try_from(snapshot.sealed).ok()?;
+    snapshot.forgotten.is_none().then(|| VaultSnapshot {
+        vault: vault.clone(),
+        plan: PlanName(snapshot.plan.clone()),
+        label,
+        at: UnixMillis(seconds.saturating_mul(1_000)),
+        sealed,
+    })
+}
+
+/// Why a vault in a directory can hardly be written.
+fn trouble(url: &str) -> Option<String> {
+    let path = Path::new(url).is_absolute().then(|| Path::new(url))?;
+    let space = rustix::fs::statvfs(path).ok()?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    (free < FREE_MIN).then(|| format!("only {} of its disk are free", ByteSize(free)))
 }
 
 /// Looks at a vault from now on, and tells what it sees.

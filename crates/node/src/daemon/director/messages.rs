@@ -23,8 +23,6 @@ pub struct AttemptReport {
 pub struct VaultReport {
     /// Which vault.
     pub name: VaultName,
-    /// The identifier that the vault gave itself; None while it does not answer.
-    pub id: Option<String>,
     /// Why it cannot be written, if so.
     pub trouble: Option<String>,
     /// Newest snapshots that name a run, oldest run first; bounded.

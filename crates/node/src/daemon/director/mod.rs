@@ -27,7 +27,7 @@ mod tests;
 
 pub use executor::Executor;
 pub use job::{NotReady, job};
-pub use keeper::{Keeper, KeeperSeen, NoKeeper, watch};
+pub use keeper::{Keeper, KeeperSeen, Processes, watch};
 pub use messages::{AttemptReport, DirectorMessage, VaultReport};
 pub use now::DirectorNow;
 pub use observed::observed;

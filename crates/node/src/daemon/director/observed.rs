@@ -71,12 +71,6 @@ fn vault_seen(world: &World, vault: &VaultRecord) -> VaultSeen {
     let Some(seen) = report.vaults.iter().find(|seen| seen.name == vault.name) else {
         return trouble(format!("node {node} does not say anything of it yet"));
     };
-    if let Some(id) = seen.id.as_ref().filter(|id| **id != vault.id) {
-        return trouble(format!(
-            "what is at {} is another vault than the one that was registered ({id}, not {})",
-            vault.url, vault.id
-        ));
-    }
     VaultSeen { trouble: seen.trouble.clone(), snapshots: seen.snapshots.clone() }
 }
 

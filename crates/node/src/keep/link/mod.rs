@@ -12,8 +12,8 @@ pub mod doorkeeper;
 mod errors;
 mod greeting;
 pub mod remote;
-mod serving;
 pub mod server;
+mod serving;
 mod sessions;
 pub mod wire;
 
@@ -22,4 +22,4 @@ mod tests;
 
 pub use doorkeeper::{Admission, AdmitAll, Doorkeeper, Pass};
 pub use remote::{Patience, RemoteKeeper};
-pub use server::{Server, Served};
+pub use server::{Served, Server};

@@ -160,7 +160,8 @@ impl Line {
         connection::tune(&stream).map_err(|error| error.to_string())?;
         let stream = self.connector.connect(tls::server_name(), stream).await;
         let stream = stream.map_err(|error| tls::explain_io(&error))?;
-        let peer = tls::peer_identity(stream.get_ref().1.peer_certificates()).map_err(|error| error.to_string())?;
+        let peer =
+            tls::peer_identity(stream.get_ref().1.peer_certificates()).map_err(|error| error.to_string())?;
         if peer.node != self.target.server {
             return Err(format!("{peer} answers where node {} was expected", self.target.server));
         }
@@ -318,7 +319,8 @@ impl RemoteKeeper {
     /// # Errors
     /// `vault-unreachable`, or `vault-refused` with the server's reason.
     pub fn connect(credentials: &Credentials, target: Target, patience: Patience) -> Result<Self, Problem> {
-        let failed = |why: String| Problem::new("vault-link", format!("the link to a vault cannot be made: {why}"));
+        let failed =
+            |why: String| Problem::new("vault-link", format!("the link to a vault cannot be made: {why}"));
         let mut session = [0; 16];
         getrandom::fill(&mut session).map_err(|error| failed(error.to_string()))?;
         let connector = TlsConnector::from(tls::client_config(credentials)?);
@@ -348,12 +350,21 @@ impl RemoteKeeper {
         });
         let name = line.target.vault.clone();
         match told.recv() {
-            Ok(Ok(Welcome::Served { vault, shared, client, .. })) => {
-                Ok(Self { line, queue: Some(queue), runtime: Some(runtime), ended: Mutex::new(ended), vault, client, shared })
-            }
+            Ok(Ok(Welcome::Served { vault, shared, client, .. })) => Ok(Self {
+                line,
+                queue: Some(queue),
+                runtime: Some(runtime),
+                ended: Mutex::new(ended),
+                vault,
+                client,
+                shared,
+            }),
             Ok(Ok(Welcome::Refused { why })) => {
                 runtime.shutdown_background();
-                Err(Problem::new("vault-refused", format!("vault {name} does not let this machine in: {why}")))
+                Err(Problem::new(
+                    "vault-refused",
+                    format!("vault {name} does not let this machine in: {why}"),
+                ))
             }
             Ok(Err(why)) => {
                 runtime.shutdown_background();
@@ -483,7 +494,9 @@ impl Keeper for RemoteKeeper {
         record.check()?;
         let asked = Snapshot { record, sealed: 0, forgotten: None };
         let replies = self.ask(&Call::Seal(Box::new(asked)))?;
-        let Ok([Reply::Snapshots(mut sealed)]) = <[Reply; 1]>::try_from(replies) else { return Err(self.odd()) };
+        let Ok([Reply::Snapshots(mut sealed)]) = <[Reply; 1]>::try_from(replies) else {
+            return Err(self.odd());
+        };
         self.line.state().relied = false;
         sealed.pop().ok_or_else(|| self.odd())
     }

@@ -71,7 +71,11 @@ impl Server {
     ///
     /// # Errors
     /// If the address cannot be listened on, or the credentials cannot be used.
-    pub async fn start(served: Served, credentials: &Credentials, address: SocketAddr) -> Result<Self, Problem> {
+    pub async fn start(
+        served: Served,
+        credentials: &Credentials,
+        address: SocketAddr,
+    ) -> Result<Self, Problem> {
         let failed = |error: io::Error| {
             Problem::new("listen", format!("cannot listen on {address} for the vault's clients: {error}"))
                 .hint("another process may have the port: is the vault served already?")
@@ -135,7 +139,8 @@ async fn accept(listener: TcpListener, reception: Arc<Reception>) {
 
 impl Reception {
     async fn receive(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
-        let (Ok(handshake), Ok(_connection)) = (self.handshakes.try_acquire(), self.connections.try_acquire())
+        let (Ok(handshake), Ok(_connection)) =
+            (self.handshakes.try_acquire(), self.connections.try_acquire())
         else {
             self.log(|left_out| tracing::warn!(%from, left_out, "refused a connection: too many at once"));
             return;
@@ -167,7 +172,9 @@ impl Reception {
         };
         match serve(self.context.clone(), party.clone(), stream).await {
             LinkError::Closed => tracing::debug!(%party, "a connection ended"),
-            error => self.log(|left_out| tracing::warn!(%from, %party, left_out, "a connection ended: {error}")),
+            error => {
+                self.log(|left_out| tracing::warn!(%from, %party, left_out, "a connection ended: {error}"))
+            }
         }
     }
 

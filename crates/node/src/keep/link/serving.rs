@@ -137,8 +137,9 @@ async fn watch_the_door(work: &Arc<Work>) -> String {
     loop {
         tick.tick().await;
         let asked = work.clone();
-        let admitted =
-            tokio::task::spawn_blocking(move || asked.context.doorkeeper.admit(&asked.party, asked.key.domain));
+        let admitted = tokio::task::spawn_blocking(move || {
+            asked.context.doorkeeper.admit(&asked.party, asked.key.domain)
+        });
         if let Ok(Err(why)) = admitted.await {
             work.context.sessions.end(&work.key);
             return why;
@@ -147,8 +148,7 @@ async fn watch_the_door(work: &Arc<Work>) -> String {
 }
 
 async fn read_calls<S: AsyncRead + AsyncWrite>(reader: &mut Reading<S>, work: &Arc<Work>) -> LinkError {
-    let (calls, memory) =
-        (Arc::new(Semaphore::new(CALLS_AT_ONCE)), Arc::new(Semaphore::new(MEMORY_KIB)));
+    let (calls, memory) = (Arc::new(Semaphore::new(CALLS_AT_ONCE)), Arc::new(Semaphore::new(MEMORY_KIB)));
     loop {
         let frame = match connection::next(reader).await {
             Ok(frame) => frame,
@@ -238,8 +238,11 @@ impl Work {
     /// Objects as they are read, in parts.
     fn get(&self, number: u64, ids: &[anshin_vault::ChunkId]) {
         if ids.len() > anshin_vault::keeper::GET_MAX {
-            let error =
-                VaultError::TooLarge { what: "a question", size: ids.len(), max: anshin_vault::keeper::GET_MAX };
+            let error = VaultError::TooLarge {
+                what: "a question",
+                size: ids.len(),
+                max: anshin_vault::keeper::GET_MAX,
+            };
             self.tell(number, true, Reply::Failed(error));
             return;
         }

@@ -70,7 +70,8 @@ impl Sessions {
                 Ok((there.get().handle.clone(), true))
             }
             entry => {
-                let session = Session { handle: handle.clone(), pass: pass.clone(), connections: 1, left: None };
+                let session =
+                    Session { handle: handle.clone(), pass: pass.clone(), connections: 1, left: None };
                 entry.insert_entry(session);
                 Ok((handle, false))
             }

@@ -9,8 +9,8 @@ use super::{
 use anshin_base::{NodeId, Problem, frame::Frame};
 use anshin_link::{Authority, Credentials, NodeKey, Party};
 use anshin_vault::{
-    ChunkId, DomainKeys, Keeper, Kind, Options, Place, Rights, Sealed, Session, Sink, Snapshot, SnapshotDraft,
-    SnapshotId, SnapshotRecord, SnapshotStats, Source, Vault, VaultError,
+    ChunkId, DomainKeys, Keeper, Kind, Options, Place, Rights, Sealed, Session, Sink, Snapshot,
+    SnapshotDraft, SnapshotId, SnapshotRecord, SnapshotStats, Source, Vault, VaultError,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -77,14 +77,22 @@ impl Site {
             directory,
             vault: Arc::new(Vault::create(store, Options::default()).unwrap()),
             door: Arc::new(door),
-            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap(),
             keys: DomainKeys::generate().unwrap(),
         }
     }
 
     fn serve(&self, admission: Arc<dyn Admission>) -> Server {
-        let served =
-            Served { vault: self.vault.clone(), name: "main".into(), doorkeeper: self.door.clone(), admission };
+        let served = Served {
+            vault: self.vault.clone(),
+            name: "main".into(),
+            doorkeeper: self.door.clone(),
+            admission,
+        };
         let own = credentials(&self.authority, 3, "c");
         self.runtime.block_on(Server::start(served, &own, "127.0.0.1:0".parse().unwrap())).unwrap()
     }

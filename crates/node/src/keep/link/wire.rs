@@ -251,7 +251,8 @@ impl Call {
             return reader.end().map(|()| None);
         }
         let code = reader.u8()?;
-        let ids = |reader: &mut Reader<'_>| Ok(reader.pieces::<32>()?.iter().map(|id| ChunkId(*id)).collect());
+        let ids =
+            |reader: &mut Reader<'_>| Ok(reader.pieces::<32>()?.iter().map(|id| ChunkId(*id)).collect());
         let call = match code {
             1 => Self::Missing(ids(&mut reader)?),
             2 => {

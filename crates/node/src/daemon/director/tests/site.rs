@@ -93,12 +93,8 @@ impl Site {
             report.start = machine.session;
             report.attempts = machine.executor.reports();
         }
-        world.reports.get_mut(&NodeId(3)).unwrap().vaults = vec![VaultReport {
-            name: "main".into(),
-            id: Some("v1".into()),
-            trouble: None,
-            snapshots: Vec::new(),
-        }];
+        world.reports.get_mut(&NodeId(3)).unwrap().vaults =
+            vec![VaultReport { name: "main".into(), trouble: None, snapshots: Vec::new() }];
         world.reports.retain(|id, _| self.machines[id].up);
         world
     }
