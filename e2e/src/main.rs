@@ -117,6 +117,7 @@ fn bring_up(arguments: &SiteArguments) -> Result<()> {
         service: arguments.service.into(),
         size: arguments.size.clone(),
         nodes: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        vault: true,
         data: arguments.data.clone(),
         progress: |step| println!("  {step}"),
     };

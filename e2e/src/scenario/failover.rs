@@ -59,7 +59,7 @@ pub fn kill(stage: &mut Stage) -> Result<()> {
 }
 
 /// Switches a dead server on and waits until the site is protected again.
-fn come_back(stage: &Stage, name: &str) -> Result<Duration> {
+pub fn come_back(stage: &Stage, name: &str) -> Result<Duration> {
     node::start(&stage.lab, name)?;
     switch::cut(&stage.lab, name, false)?;
     stage.site.wait_protected(PATIENCE)

@@ -1,5 +1,6 @@
 //! The checks: what a site must show with the real program on a lab's machines.
 
+mod backups;
 mod crash;
 mod cuts;
 mod deaths;
@@ -89,6 +90,10 @@ checks! {
         "the control daemon is restarted under load: not one I/O error";
     "upgrade", 1, 3, Demo, upgrade::upgrade,
         "the program is replaced by another build under load: not one I/O error";
+    "backup-restore", 1, 3, Demo, backups::restore,
+        "what was deleted comes back; a rehearsal finds a backup that was secretly damaged";
+    "backup-kill", 1, 5, Demo, backups::kill,
+        "the server that runs a backup dies: the other one finishes the run, from one instant, sending almost nothing twice";
     "strangers", 1, 1, Demo, strangers::run,
         "wrong, expired and foreign tokens and garbage on every port: refused, logged, nothing crashes";
     "nbd-tools", 1, 1, Demo, tools::nbd,

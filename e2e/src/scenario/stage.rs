@@ -84,11 +84,18 @@ impl Stage {
                 super::deaths::mount_fault_disk(&lab, name)?;
             }
         }
+        let vault = check.name.starts_with("backup");
         let options = Options {
             program: settings.program.clone(),
             service: program,
-            size: if program == Program::Postgres { "256M" } else { "64M" }.to_owned(),
+            size: match (program, vault) {
+                (Program::Postgres, _) => "256M",
+                (Program::Demo, true) => "512M",
+                (Program::Demo, false) => "64M",
+            }
+            .to_owned(),
             nodes,
+            vault,
             data: None,
             progress: |_| {},
         };

@@ -29,6 +29,8 @@ pub struct Options {
     pub size: String,
     /// Nodes; the last of three or more is the witness.
     pub nodes: Vec<String>,
+    /// Whether the witness holds a vault as well, to which everything protected is backed up every night.
+    pub vault: bool,
     /// Files to put on the volume, if any.
     pub data: Option<PathBuf>,
     /// Told what is being done, step by step.
@@ -59,7 +61,7 @@ pub fn bring_up(lab: &Lab, options: &Options) -> Result<Site> {
     init(&site, first)?;
     for name in others {
         (options.progress)(&format!("{name}: joining"));
-        join(&site, first, name)?;
+        join(&site, first, name, options.vault)?;
     }
     (options.progress)(&format!("{first}: making the volume {VOLUME} ({})", options.size));
     make_volume(&site, first, options)?;
@@ -84,12 +86,16 @@ fn init(site: &Site, first: &str) -> Result<()> {
     until("the first node answers", || site.status(first).is_ok_and(knows))
 }
 
-fn join(site: &Site, first: &str, name: &str) -> Result<()> {
+fn join(site: &Site, first: &str, name: &str, vault: bool) -> Result<()> {
     if !known(&site.lab, name) {
         let token = site.json(first, &["token", "create"])?;
         let Some(token) = token["token"].as_str() else { return refuse("no token in the answer") };
         let address = site.lab.node(name)?.address();
-        let role = if site.witness() == Some(name) { "witness" } else { "data" };
+        let role = match site.witness() {
+            Some(witness) if witness == name && vault => "witness,vault",
+            Some(witness) if witness == name => "witness",
+            _ => "data",
+        };
         site.must(name, &["join", token, "--role", role, "--address", &address])?;
     }
     node::hold_program(&site.lab, name, false)?;
