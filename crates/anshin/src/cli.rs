@@ -1,8 +1,9 @@
-//! The command line: a client of the node's API and nothing else, apart from what [`crate::run`] does.
+//! The command line: a client of the node's API, apart from what [`crate::run`] does and what concerns data itself ([`keep`]).
 
 pub mod args;
 mod client;
 mod commands;
+mod keep;
 mod out;
 mod protect;
 mod show;

@@ -2,7 +2,12 @@
 
 use crate::run::Times;
 use anshin_base::{Millis, Problem};
-use anshin_node::{daemon, paths::Paths, setup::NodeFile};
+use anshin_node::{
+    backup::{Tools, plugin::postgresql},
+    daemon,
+    paths::Paths,
+    setup::NodeFile,
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -27,7 +32,7 @@ pub fn node() -> Result<(), Problem> {
     start_log();
     let failed = |what: &str, error: std::io::Error| Problem::new("daemon-start", format!("{what}: {error}"));
     let executable = std::env::current_exe().map_err(|error| failed("cannot tell my own program", error))?;
-    let paths = Paths::default();
+    let paths = Paths::of_environment();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -62,7 +67,7 @@ fn this_node(paths: &Paths) -> Result<NodeFile, Problem> {
 /// What keeps it from running.
 pub fn voter() -> Result<(), Problem> {
     start_log();
-    let paths = Paths::default();
+    let paths = Paths::of_environment();
     let node = this_node(&paths)?;
     anshin_node::voter::run(node.voter_options(&paths)?)
 }
@@ -73,7 +78,7 @@ pub fn voter() -> Result<(), Problem> {
 /// What keeps it from running.
 pub fn volume(name: &str, port: u16, times: &Times) -> Result<(), Problem> {
     start_log();
-    let paths = Paths::default();
+    let paths = Paths::of_environment();
     this_node(&paths)?;
     let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
     let mut options = anshin_device::Options::of_node(name, listen);
@@ -89,13 +94,55 @@ pub fn volume(name: &str, port: u16, times: &Times) -> Result<(), Problem> {
     anshin_device::run(options)
 }
 
+/// `anshin run vault NAME`.
+///
+/// # Errors
+/// What keeps it from running.
+pub fn vault(name: &str, listen: Option<SocketAddr>) -> Result<(), Problem> {
+    start_log();
+    let paths = Paths::of_environment();
+    let node = this_node(&paths)?;
+    let usual = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), node.vault_port);
+    anshin_node::keep::process::run(
+        &paths,
+        &anshin_director::VaultName::checked(name)?,
+        listen.unwrap_or(usual),
+    )
+}
+
+/// `anshin run backup`, `restore` and `archive`.
+///
+/// # Errors
+/// What keeps it from running, or that it was without success.
+pub fn executor(run: fn(&Tools) -> Result<bool, Problem>) -> Result<(), Problem> {
+    start_log();
+    let executable = std::env::current_exe();
+    let executable = executable.map_err(|error| Problem::new("backup-start", error.to_string()))?;
+    if run(&Tools::of_node(Paths::of_environment(), executable))? {
+        return Ok(());
+    }
+    Err(Problem::new("not-done", "it did not succeed; its last line on standard output says why"))
+}
+
+/// `anshin run plugin NAME`: a plugin that is part of this program.
+///
+/// # Errors
+/// If there is none of that name, or nobody who asks.
+pub fn plugin(name: &str) -> Result<(), Problem> {
+    start_log();
+    match name {
+        postgresql::NAME => postgresql::run(),
+        _ => Err(Problem::new("plugin-unknown", format!("there is no built-in plugin `{name}`"))),
+    }
+}
+
 /// `anshin run guard`.
 ///
 /// # Errors
 /// What keeps it from running.
 pub fn guard() -> Result<(), Problem> {
     start_log();
-    anshin_agent::guard::run(&anshin_agent::guard::Options::new(Paths::default().run))
+    anshin_agent::guard::run(&anshin_agent::guard::Options::new(Paths::of_environment().run))
 }
 
 /// `anshin run demo --dir DIR --listen ADDRESS:PORT`.

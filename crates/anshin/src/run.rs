@@ -28,6 +28,25 @@ pub enum Process {
         #[command(flatten)]
         times: Times,
     },
+    /// A vault, on the node that holds its store
+    Vault {
+        /// Its name
+        name: String,
+        /// Where it listens; the node's own port for it if not given
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+    },
+    /// One attempt of a backup; the job on standard input
+    Backup,
+    /// One restore; the job on standard input
+    Restore,
+    /// The continuous archive of a service's log; the job on standard input
+    Archive,
+    /// A built-in plugin
+    Plugin {
+        /// Its name
+        name: String,
+    },
     /// The holder of service addresses
     Guard,
     /// The small service that `./try` protects
@@ -67,6 +86,11 @@ pub fn process(process: &Process) -> Result<(), Problem> {
         Process::Node => processes::node(),
         Process::Voter => processes::voter(),
         Process::Volume { name, port, times } => processes::volume(name, *port, times),
+        Process::Vault { name, listen } => processes::vault(name, *listen),
+        Process::Backup => processes::executor(anshin_node::backup::run_backup),
+        Process::Restore => processes::executor(anshin_node::backup::run_restore),
+        Process::Archive => processes::executor(anshin_node::backup::run_archive),
+        Process::Plugin { name } => processes::plugin(name),
         Process::Guard => processes::guard(),
         Process::Demo { dir, listen } => processes::demo(dir, *listen),
     }
@@ -77,7 +101,7 @@ pub fn process(process: &Process) -> Result<(), Problem> {
 /// # Errors
 /// When the machine belongs to a site already, or cannot keep an identity.
 pub fn init(request: InitRequest) -> Result<InitDone, Problem> {
-    anshin_node::setup::init(&Paths::default(), &request)
+    anshin_node::setup::init(&Paths::of_environment(), &request)
 }
 
 /// Makes this machine a node of the site that gave the token.
@@ -87,5 +111,5 @@ pub fn init(request: InitRequest) -> Result<InitDone, Problem> {
 pub fn join(request: JoinRequest) -> Result<JoinDone, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Problem::new("join-start", error.to_string()))?;
-    runtime.block_on(anshin_node::setup::join(&Paths::default(), &request))
+    runtime.block_on(anshin_node::setup::join(&Paths::of_environment(), &request))
 }

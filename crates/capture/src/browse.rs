@@ -1,5 +1,6 @@
 //! Looking into trees: list, show, find, compare. Entries are streamed; memory depends on depth, not on size.
 
+pub use crate::affected::affected;
 use crate::{
     error::CaptureError,
     restore::Selection,

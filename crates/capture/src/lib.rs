@@ -7,6 +7,7 @@
 //! Everything is read from a [`Source`](anshin_vault::Source) and written to a [`Sink`](anshin_vault::Sink). A [`Monitor`]
 //! carries progress, the wish to stop, and what did not go as it should.
 
+mod affected;
 pub mod backup;
 pub mod browse;
 mod cache;

@@ -236,7 +236,7 @@ mod tests {
                 name: number.to_string(),
                 addresses: Vec::new(),
                 ports: Ports::default(),
-                roles: Roles { data: true, witness: false },
+                roles: Roles { data: true, ..Roles::default() },
                 voter: VoterId(number.into()),
                 fingerprint: String::new(),
                 state: NodeState::Active,

@@ -5,6 +5,8 @@ use anshin_base::{Millis, Mono, NodeId, local::ReplicaReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The version of signs of life.
+const VERSION: u16 = 1;
 /// Replicas a node can report in one sign of life.
 const REPORTS_MAX: usize = 1_000;
 
@@ -25,7 +27,7 @@ impl Sign {
     /// Version and postcard.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(self)
+        codec::encode(VERSION, self)
     }
 
     /// The sign in `bytes`.
@@ -33,7 +35,7 @@ impl Sign {
     /// # Errors
     /// [`CodecError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let sign: Self = codec::decode(bytes)?;
+        let sign: Self = codec::decode(VERSION, bytes)?;
         if sign.reports.len() > REPORTS_MAX {
             return Err(CodecError::Malformed(format!("{} reports", sign.reports.len())));
         }

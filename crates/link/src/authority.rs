@@ -3,6 +3,7 @@
 use crate::{
     files,
     identity::{Fingerprint, PeerIdentity, SiteId, authority_identity, authority_uri, check_name},
+    party::ClientIdentity,
 };
 use anshin_base::{NodeId, Problem};
 use rcgen::{
@@ -114,11 +115,29 @@ impl Authority {
         if node.0 == 0 {
             return Err(Problem::new("node-id", "0 is no node"));
         }
+        let identity = PeerIdentity { site: self.site, node, name: name.to_owned() };
+        self.sign(request_pem, &identity.uri(), name)
+    }
+
+    /// Signs the request of a machine outside the site, as [`Self::issue`] that of a node. No link between nodes takes the
+    /// certificate.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_client(&self, request_pem: &str, client: u64, name: &str) -> Result<String, Problem> {
+        check_name("client", name)?;
+        if client == 0 {
+            return Err(Problem::new("client-id", "0 is no client"));
+        }
+        let identity = ClientIdentity { site: self.site, client, name: name.to_owned() };
+        self.sign(request_pem, &identity.uri(), name)
+    }
+
+    fn sign(&self, request_pem: &str, uri: &str, name: &str) -> Result<String, Problem> {
         let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(|error| {
             Problem::new("certificate-request", format!("not a certificate request: {error}"))
         })?;
-        let identity = PeerIdentity { site: self.site, node, name: name.to_owned() };
-        let mut params = lasting_params(&identity.uri(), name)?;
+        let mut params = lasting_params(uri, name)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =

@@ -4,6 +4,7 @@ use crate::{
     authority::{AUTHORITY_FILE, make_directory},
     files,
     identity::{Fingerprint, PeerIdentity, authority_identity},
+    party::{ClientIdentity, Party},
     verify,
 };
 use anshin_base::Problem;
@@ -49,11 +50,50 @@ impl NodeKey {
     ) -> Result<Credentials, Problem> {
         Credentials::from_pem(authority_pem, certificate_pem, &self.0.serialize_pem())
     }
+
+    /// [`Self::with_certificate`] for a machine outside the site.
+    ///
+    /// # Errors
+    /// As [`Self::with_certificate`].
+    pub fn with_client_certificate(
+        self,
+        certificate_pem: &str,
+        authority_pem: &str,
+    ) -> Result<CredentialsOf<ClientIdentity>, Problem> {
+        CredentialsOf::from_pem(authority_pem, certificate_pem, &self.0.serialize_pem())
+    }
 }
 
-/// A node's key and certificate, and the authority's certificate that it trusts.
-pub struct Credentials {
-    identity: PeerIdentity,
+/// Whom a certificate of the site can name.
+pub trait Identity: Sized {
+    /// The party as this kind of identity; None if it is of another kind.
+    fn of_party(party: Party) -> Option<Self>;
+}
+
+impl Identity for PeerIdentity {
+    fn of_party(party: Party) -> Option<Self> {
+        match party {
+            Party::Node(node) => Some(node),
+            Party::Client(_) => None,
+        }
+    }
+}
+
+impl Identity for ClientIdentity {
+    fn of_party(party: Party) -> Option<Self> {
+        match party {
+            Party::Client(client) => Some(client),
+            Party::Node(_) => None,
+        }
+    }
+}
+
+/// A node's credentials.
+pub type Credentials = CredentialsOf<PeerIdentity>;
+
+/// A node's (or client's) key and certificate, and the authority's certificate that it trusts.
+pub struct CredentialsOf<I> {
+    identity: I,
     site_name: String,
     authority: CertificateDer<'static>,
     certificate: CertificateDer<'static>,
@@ -67,7 +107,7 @@ struct Pems {
     key: String,
 }
 
-impl Credentials {
+impl<I: Identity> CredentialsOf<I> {
     /// Puts credentials together from their three parts, checking that they belong together.
     ///
     /// # Errors
@@ -83,8 +123,10 @@ impl Credentials {
             .map_err(|error| broken("the node's key", error.to_string()))?;
         let (_, site_name) = authority_identity(&authority)
             .map_err(|error| broken("the authority's certificate", error.to_string()))?;
-        let identity = verify::check_chain(&authority, &certificate)
+        let party = verify::check_party_chain(&authority, &certificate)
             .map_err(|error| broken("the node's certificate", error.to_string()))?;
+        let identity = I::of_party(party)
+            .ok_or_else(|| broken("the node's certificate", "it names a party of another kind".into()))?;
         rustls::crypto::aws_lc_rs::default_provider()
             .key_provider
             .load_private_key(key.clone_key())
@@ -127,7 +169,7 @@ impl Credentials {
 
     /// Who this node is.
     #[must_use]
-    pub fn identity(&self) -> &PeerIdentity {
+    pub const fn identity(&self) -> &I {
         &self.identity
     }
 
@@ -167,7 +209,7 @@ impl Credentials {
     }
 }
 
-impl fmt::Debug for Credentials {
+impl<I: fmt::Debug> fmt::Debug for CredentialsOf<I> {
     /// Without the key: debug output ends up in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("identity", &self.identity).finish_non_exhaustive()

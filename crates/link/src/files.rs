@@ -1,4 +1,4 @@
-//! Writing small files of the identity so that a crash leaves the old or the new one, and keys are private from birth.
+//! Writing small files so that a crash leaves the old or the new one, and keys are private from birth.
 
 use anshin_base::Problem;
 use std::{
@@ -9,24 +9,29 @@ use std::{
 };
 
 /// Replaces `path` with `content`: written beside it with `mode`, made durable, renamed.
+///
+/// # Errors
+/// The file system's; the old file is untouched then.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let parent = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = parent.join(name);
+    // A left-over of a crash may have another mode; it is made anew.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    fs::File::open(parent)?.sync_all()
+}
+
+/// [`write()`] for the identity.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Problem> {
-    let write = || -> io::Result<()> {
-        let parent = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let beside = parent.join(name);
-        // A left-over of a crash may have another mode; it is made anew.
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        fs::File::open(parent)?.sync_all()
-    };
-    write()
+    write(path, content, mode)
         .map_err(|error| Problem::new("identity-write", format!("cannot write {}: {error}", path.display())))
 }
 

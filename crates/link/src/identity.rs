@@ -154,7 +154,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Problem> {
     ))
 }
 
-fn split_uri(uri: &str) -> Result<(SiteId, &str), IdentityError> {
+pub(crate) fn split_uri(uri: &str) -> Result<(SiteId, &str), IdentityError> {
     let (site, rest) = uri
         .strip_prefix("anshin://")
         .and_then(|rest| rest.split_once('/'))
@@ -164,7 +164,7 @@ fn split_uri(uri: &str) -> Result<(SiteId, &str), IdentityError> {
 }
 
 /// The one URI of a certificate.
-fn identity_uri(certificate: &CertificateDer<'_>) -> Result<String, IdentityError> {
+pub(crate) fn identity_uri(certificate: &CertificateDer<'_>) -> Result<String, IdentityError> {
     let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| IdentityError::Certificate)?;
     let names = parsed
         .subject_alternative_name()

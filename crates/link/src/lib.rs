@@ -9,18 +9,20 @@
 pub mod authority;
 pub mod clock;
 pub mod credentials;
-mod files;
+pub mod files;
 pub mod framed;
 pub mod identity;
 pub mod limiter;
 pub mod mesh;
+pub mod party;
 pub mod tls;
 pub mod token;
 mod verify;
 
 pub use authority::Authority;
-pub use credentials::{Credentials, NodeKey};
+pub use credentials::{Credentials, CredentialsOf, Identity, NodeKey};
 pub use framed::{FrameReader, FrameWriter, LinkError};
 pub use identity::{Fingerprint, PeerIdentity, SiteId};
 pub use mesh::{Mesh, MeshEvent, MeshOptions};
-pub use token::JoinToken;
+pub use party::{ClientIdentity, Party};
+pub use token::{ClientToken, JoinToken};

@@ -5,8 +5,9 @@
 
 pub use crate::verify::PeerRefused;
 use crate::{
-    credentials::Credentials,
+    credentials::{Credentials, CredentialsOf, Identity},
     identity::{Fingerprint, IdentityError, PeerIdentity},
+    party::Party,
     verify::{PinnedVerifier, SiteVerifier, provider},
 };
 use anshin_base::Problem;
@@ -27,7 +28,19 @@ pub fn server_name() -> ServerName<'static> {
 /// # Errors
 /// If the credentials cannot be used.
 pub fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, Problem> {
-    let verifier = Arc::new(SiteVerifier::new(credentials.authority()).map_err(unusable)?);
+    accepting(credentials, Arc::new(SiteVerifier::new(credentials.authority()).map_err(unusable)?))
+}
+
+/// For the door of a vault: as [`server_config`], and clients of the site are let in, too.
+///
+/// # Errors
+/// If the credentials cannot be used.
+pub fn party_server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, Problem> {
+    let verifier = Arc::new(SiteVerifier::new(credentials.authority()).map_err(unusable)?.with_clients());
+    accepting(credentials, verifier)
+}
+
+fn accepting(credentials: &Credentials, verifier: Arc<SiteVerifier>) -> Result<Arc<ServerConfig>, Problem> {
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {
@@ -43,7 +56,7 @@ pub fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, Pro
 ///
 /// # Errors
 /// If the credentials cannot be used.
-pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Problem> {
+pub fn client_config<I: Identity>(credentials: &CredentialsOf<I>) -> Result<Arc<ClientConfig>, Problem> {
     let verifier = Arc::new(SiteVerifier::new(credentials.authority()).map_err(unusable)?);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
@@ -98,6 +111,15 @@ pub fn peer_identity(certificates: Option<&[CertificateDer<'_>]>) -> Result<Peer
     PeerIdentity::of(certificate)
 }
 
+/// [`peer_identity`] where clients are let in, too.
+///
+/// # Errors
+/// As [`peer_identity`].
+pub fn party(certificates: Option<&[CertificateDer<'_>]>) -> Result<Party, IdentityError> {
+    let certificate = certificates.and_then(<[_]>::first).ok_or(IdentityError::NoIdentity)?;
+    Party::of(certificate)
+}
+
 /// Why this end refused the peer's certificate, if `error` is such a refusal.
 #[must_use]
 pub fn refusal(error: &io::Error) -> Option<PeerRefused> {
@@ -122,6 +144,13 @@ pub fn explain(error: &rustls::Error) -> String {
         }
         (None, other) => format!("not a TLS 1.3 handshake ({other})"),
     }
+}
+
+/// [`explain`] for an error of a stream, which may be one of TLS.
+#[must_use]
+pub fn explain_io(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    inner.map_or_else(|| error.to_string(), explain)
 }
 
 fn without_resumption(mut config: ServerConfig) -> ServerConfig {

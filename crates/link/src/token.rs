@@ -6,6 +6,9 @@
 //!    first 4 bytes of blake3 of the bytes before (a typing or pasting mistake is told from a wrong token)
 //! ```
 //! The site keeps only [`JoinToken::secret_hash`]; who reads the ledger cannot join with it.
+//!
+//! A token that lets a machine outside the site back up into it ([`ClientToken`]) has the same content and begins with `anc1.`, so
+//! that neither is taken for the other.
 
 use crate::identity::{Fingerprint, check_name};
 use anshin_base::Problem;
@@ -13,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 const PREFIX: &str = "an1.";
+const CLIENT_PREFIX: &str = "anc1.";
 const CHECK_SIZE: usize = 4;
 /// Longest token that is looked at; sixteen addresses of full length fit.
 const TEXT_LENGTH_MAX: usize = 4096;
@@ -66,10 +70,39 @@ impl JoinToken {
 
 impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = postcard::to_allocvec(self).map_err(|_| fmt::Error)?;
-        let check = blake3::hash(&bytes);
-        bytes.extend_from_slice(&check.as_bytes()[..CHECK_SIZE]);
-        write!(f, "{PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&bytes))
+        write(f, PREFIX, self)
+    }
+}
+
+fn write(f: &mut fmt::Formatter<'_>, prefix: &str, token: &JoinToken) -> fmt::Result {
+    let mut bytes = postcard::to_allocvec(token).map_err(|_| fmt::Error)?;
+    let check = blake3::hash(&bytes);
+    bytes.extend_from_slice(&check.as_bytes()[..CHECK_SIZE]);
+    write!(f, "{prefix}{}", data_encoding::BASE64URL_NOPAD.encode(&bytes))
+}
+
+/// What a machine outside the site needs to become its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientToken(pub JoinToken);
+
+impl fmt::Display for ClientToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write(f, CLIENT_PREFIX, &self.0)
+    }
+}
+
+impl FromStr for ClientToken {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let text = text.trim();
+        match text.strip_prefix(CLIENT_PREFIX) {
+            Some(encoded) => {
+                parse(encoded, "copy the whole line that `anshin client token create` printed").map(Self)
+            }
+            None => Err(Problem::new("token-format", "this is not a token for a client: it does not begin with `anc1.`")
+                .hint("make one on a data node of the site: anshin client token create")),
+        }
     }
 }
 
@@ -103,25 +136,29 @@ impl FromStr for JoinToken {
                 false => bad("it does not begin with `an1.`").hint(again),
             });
         };
-        if encoded.len() > TEXT_LENGTH_MAX {
-            return Err(bad("it is too long").hint(again));
-        }
-        let bytes = data_encoding::BASE64URL_NOPAD
-            .decode(encoded.as_bytes())
-            .map_err(|_| bad("it is cut off or has foreign characters").hint(again))?;
-        let (body, check) = bytes
-            .split_at_checked(bytes.len().saturating_sub(CHECK_SIZE))
-            .filter(|(body, check)| blake3::hash(body).as_bytes()[..CHECK_SIZE] == **check)
-            .ok_or_else(|| bad("its checksum does not match").hint(again))?;
-        debug_assert_eq!(check.len(), CHECK_SIZE);
-        let token: Self =
-            postcard::from_bytes(body).map_err(|_| bad("its content is damaged").hint(again))?;
-        check_name("site", &token.site)?;
-        if token.addresses.is_empty() || token.addresses.len() > ADDRESSES_MAX {
-            return Err(bad("it names no address to reach the site").hint(again));
-        }
-        Ok(token)
+        parse(encoded, again)
     }
+}
+
+fn parse(encoded: &str, again: &str) -> Result<JoinToken, Problem> {
+    let bad = |why: &str| Problem::new("token-format", format!("this is not a join token: {why}"));
+    if encoded.len() > TEXT_LENGTH_MAX {
+        return Err(bad("it is too long").hint(again));
+    }
+    let bytes = data_encoding::BASE64URL_NOPAD
+        .decode(encoded.as_bytes())
+        .map_err(|_| bad("it is cut off or has foreign characters").hint(again))?;
+    let (body, check) = bytes
+        .split_at_checked(bytes.len().saturating_sub(CHECK_SIZE))
+        .filter(|(body, check)| blake3::hash(body).as_bytes()[..CHECK_SIZE] == **check)
+        .ok_or_else(|| bad("its checksum does not match").hint(again))?;
+    debug_assert_eq!(check.len(), CHECK_SIZE);
+    let token: JoinToken = postcard::from_bytes(body).map_err(|_| bad("its content is damaged").hint(again))?;
+    check_name("site", &token.site)?;
+    if token.addresses.is_empty() || token.addresses.len() > ADDRESSES_MAX {
+        return Err(bad("it names no address to reach the site").hint(again));
+    }
+    Ok(token)
 }
 
 #[cfg(test)]
@@ -144,6 +181,15 @@ mod tests {
         let text = "an1.BHByb2Srq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urqwENMTAuMC4wLjE6NzgwMM3Nzc3Nzc3Nzc3Nzc3Nzc2ApKfaBqvMq9c";
         assert_eq!(token().to_string(), text);
         assert_eq!(text.parse::<JoinToken>().unwrap(), token());
+    }
+
+    #[test]
+    fn a_clients_token_is_no_nodes_token() {
+        let text = ClientToken(token()).to_string();
+        assert_eq!(text, token().to_string().replacen("an1.", "anc1.", 1));
+        assert_eq!(text.parse::<ClientToken>().unwrap().0, token());
+        assert!(text.parse::<JoinToken>().is_err());
+        assert!(token().to_string().parse::<ClientToken>().is_err());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //!
 //! Names of the DNS are not looked at: the peer is whoever the certificate's identity says.
 
-use crate::identity::{Fingerprint, IdentityError, PeerIdentity, SiteId, authority_identity, claim_of};
+use crate::{
+    identity::{Fingerprint, IdentityError, PeerIdentity, SiteId, authority_identity, claim_of},
+    party::Party,
+};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
@@ -64,12 +67,22 @@ pub(crate) fn check_chain(
     SiteVerifier::new(authority)?.check(certificate)
 }
 
+/// Checks that `certificate` was signed by `authority` and names a node or client of its site.
+pub(crate) fn check_party_chain(
+    authority: &CertificateDer<'static>,
+    certificate: &CertificateDer<'_>,
+) -> Result<Party, Error> {
+    SiteVerifier::new(authority)?.check_party(certificate)
+}
+
 /// Verifies peers of a link, in both directions.
 #[derive(Debug)]
 pub(crate) struct SiteVerifier {
     site: SiteId,
     roots: RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Whether clients from outside the site are let in beside nodes.
+    clients: bool,
 }
 
 impl SiteVerifier {
@@ -78,13 +91,18 @@ impl SiteVerifier {
         let (site, _) = authority_identity(authority).map_err(no_identity)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone())?;
-        Ok(Self { site, roots, algorithms: provider().signature_verification_algorithms })
+        Ok(Self { site, roots, algorithms: provider().signature_verification_algorithms, clients: false })
     }
 
-    fn check(&self, certificate: &CertificateDer<'_>) -> Result<PeerIdentity, Error> {
+    /// The same, for the one door at which clients come in, too.
+    pub(crate) fn with_clients(self) -> Self {
+        Self { clients: true, ..self }
+    }
+
+    fn check_signature(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
-        // The extended key usage asked for here is that of a server; every node's certificate has both usages,
-        // and the authority issues no other kind.
+        // The extended key usage asked for here is that of a server; every certificate that the authority issues has both
+        // usages.
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
@@ -92,12 +110,23 @@ impl SiteVerifier {
             UnixTime::since_unix_epoch(ANY_TIME),
             self.algorithms.all,
         )
-        .map_err(|_| PeerRefused::OtherSite { claim: claim_of(certificate), site: self.site })?;
-        let identity = PeerIdentity::of(certificate).map_err(no_identity)?;
-        if identity.site != self.site {
+        .map_err(|_| PeerRefused::OtherSite { claim: claim_of(certificate), site: self.site }.into())
+    }
+
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<PeerIdentity, Error> {
+        match self.check_party(certificate)? {
+            Party::Node(node) => Ok(node),
+            Party::Client(_) => Err(PeerRefused::NoIdentity.into()),
+        }
+    }
+
+    fn check_party(&self, certificate: &CertificateDer<'_>) -> Result<Party, Error> {
+        self.check_signature(certificate)?;
+        let party = Party::of(certificate).map_err(no_identity)?;
+        if party.site() != self.site {
             return Err(PeerRefused::NoIdentity.into());
         }
-        Ok(identity)
+        Ok(party)
     }
 }
 
@@ -157,7 +186,8 @@ impl ClientCertVerifier for SiteVerifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity).map(|_| ClientCertVerified::assertion())
+        let checked = if self.clients { self.check_party(end_entity).map(drop) } else { self.check(end_entity).map(drop) };
+        checked.map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

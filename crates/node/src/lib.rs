@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod control;
 pub mod daemon;
+pub mod keep;
 pub mod paths;
 pub mod setup;
 pub mod supervise;

@@ -27,7 +27,56 @@ impl Default for Paths {
     }
 }
 
+/// Names a directory below which all of a node's directories lie, for several nodes on one machine and for who is not root.
+pub const ROOT_VARIABLE: &str = "ANSHIN_ROOT";
+
 impl Paths {
+    /// The usual directories, below the one that the environment names if it does.
+    #[must_use]
+    pub fn of_environment() -> Self {
+        match std::env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty()) {
+            Some(root) => Self::below(Path::new(&root)),
+            None => Self::default(),
+        }
+    }
+
+    /// The usual directories below `root`.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        let usual = Self::default();
+        let moved = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+        Self {
+            etc: moved(&usual.etc),
+            var: moved(&usual.var),
+            run: moved(&usual.run),
+            dev: moved(&usual.dev),
+        }
+    }
+
+    /// Where the settings of the vaults that this machine reaches by itself are.
+    #[must_use]
+    pub fn vaults(&self) -> PathBuf {
+        self.etc.join("vaults")
+    }
+
+    /// The control socket of the process that serves a vault.
+    #[must_use]
+    pub fn vault_control(&self, name: &str) -> PathBuf {
+        self.run.join(format!("vault-{name}.ctl"))
+    }
+
+    /// Where the machine's own key and its copies of key files are.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.var.join("keys")
+    }
+
+    /// Where files caches are.
+    #[must_use]
+    pub fn caches(&self) -> PathBuf {
+        self.var.join("cache")
+    }
+
     /// The node's own file: who it is. Its existence means that the node was initialised or has joined.
     #[must_use]
     pub fn node_file(&self) -> PathBuf {

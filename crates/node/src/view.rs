@@ -181,6 +181,8 @@ pub enum Role {
     Data,
     /// Votes, stores no data.
     Witness,
+    /// Serves a vault; votes.
+    Vault,
 }
 
 /// What a node is doing.

@@ -107,7 +107,7 @@ fn first_state(world: &World) -> State {
             name: format!("node-{at}"),
             addresses: vec![format!("192.0.2.{}", at + 1)],
             ports: Ports::default(),
-            roles: Roles { data, witness: !data },
+            roles: Roles { data, witness: !data, vault: false },
             fingerprint: String::new(),
         };
         if at == 0 {
@@ -115,7 +115,7 @@ fn first_state(world: &World) -> State {
             continue;
         }
         let hash = format!("token-{at}");
-        let roles = Roles { data: true, witness: true };
+        let roles = Roles::ALL;
         let token = JoinToken { hash: hash.clone(), roles, expires: UnixSeconds(1), used_by: None };
         commands.push(Command::AddToken(token));
         commands.push(Command::Join { token: hash, at: UnixSeconds(0), node });

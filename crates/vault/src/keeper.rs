@@ -129,17 +129,21 @@ pub struct Rights {
     pub add: bool,
     /// What it may read.
     pub read: Reading,
-    /// Forget snapshots and change keys.
+    /// Add versions of the key file of the domain; the first one needs `add` only.
+    pub rekey: bool,
+    /// Forget snapshots, and all of the above in the whole domain.
     pub administer: bool,
 }
 
 impl Rights {
     /// A client that pushes: adds, and nothing else.
-    pub const PUSH: Self = Self { add: true, read: Reading::Nothing, administer: false };
+    pub const PUSH: Self = Self { add: true, read: Reading::Nothing, rekey: false, administer: false };
     /// A client that also restores what is its own.
-    pub const CLIENT: Self = Self { add: true, read: Reading::Own, administer: false };
+    pub const CLIENT: Self = Self { add: true, read: Reading::Own, rekey: false, administer: false };
     /// Who only restores.
-    pub const READER: Self = Self { add: false, read: Reading::Own, administer: false };
+    pub const READER: Self = Self { add: false, read: Reading::Own, rekey: false, administer: false };
+    /// One of the machines that together own a domain: reads and adds to all of it, and keeps its keys.
+    pub const OWNER: Self = Self { add: true, read: Reading::Domain, rekey: true, administer: false };
     /// Who answers for the vault.
-    pub const ADMINISTRATOR: Self = Self { add: true, read: Reading::Domain, administer: true };
+    pub const ADMINISTRATOR: Self = Self { add: true, read: Reading::Domain, rekey: true, administer: true };
 }

@@ -4,10 +4,11 @@
 //! one wrapped secret (see [`mod@file`]) is all that must be kept.
 
 pub mod file;
+pub mod machine;
 pub mod recovery;
 
 use crate::chunker::Chunker;
-use crate::object::VaultError;
+use crate::object::{ChunkId, Kind, VaultError};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use std::fmt;
 
@@ -95,6 +96,31 @@ impl DomainKeys {
     #[must_use]
     pub fn chunker(&self) -> Chunker {
         Chunker::new(&self.chunker)
+    }
+
+    /// The secret that all of them are derived from, to be handed to another machine that owns the same data. Whoever has it reads
+    /// everything in the domain.
+    #[must_use]
+    pub const fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
+    /// The id that this content has as an object of data in this domain: what is on a disk can be compared with a snapshot
+    /// without fetching anything.
+    #[must_use]
+    pub fn name_of_data(&self, plain: &[u8]) -> ChunkId {
+        crate::ids::chunk_id(&self.id, Kind::Data, &[], plain)
+    }
+
+    /// Names something that this machine remembers of this domain, a cache for example, by what it is for.
+    #[must_use]
+    pub fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("anshin cache tag v1");
+        hasher.update(&self.domain.0);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        *hasher.finalize().as_bytes()
     }
 
     /// Encrypts what a snapshot says about itself beside its clear fields, which are authenticated with it.

@@ -1,7 +1,7 @@
 //! What a vault holds, as those see it who back up and restore: objects, named by what is in them.
 
 use anshin_base::Problem;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// The name of an object: BLAKE3 of its kind, references and content, keyed with the id key of its key domain.
 /// Two clients of different domains give the same content different names.
@@ -13,6 +13,14 @@ impl ChunkId {
     #[must_use]
     pub fn hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+}
+
+impl ChunkId {
+    /// Reads [`ChunkId::hex`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        crate::coder::unhex(text).map(Self)
     }
 }
 
@@ -134,7 +142,7 @@ pub enum VaultError {
     },
     /// The credential does not allow it.
     #[error("this credential may not {0}")]
-    Denied(&'static str),
+    Denied(Cow<'static, str>),
     /// There is no vault, or no such thing in it.
     #[error("{0} is not there")]
     NotFound(String),
@@ -169,6 +177,12 @@ pub enum VaultError {
 }
 
 impl VaultError {
+    /// Something that the credential does not allow: what it may not do.
+    #[must_use]
+    pub const fn denied(what: &'static str) -> Self {
+        Self::Denied(Cow::Borrowed(what))
+    }
+
     /// A damage, named.
     pub fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Damaged { what: what.into(), why: why.into() }

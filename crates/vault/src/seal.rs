@@ -120,7 +120,7 @@ impl Sealed {
     }
 
     /// Seals an object whose id is known.
-    pub(crate) fn seal(keys: &DomainKeys, id: &ChunkId, kind: Kind, refs: &[ChunkId], plain: &[u8]) -> Self {
+    pub fn seal(keys: &DomainKeys, id: &ChunkId, kind: Kind, refs: &[ChunkId], plain: &[u8]) -> Self {
         debug_assert_eq!(*id, chunk_id(&keys.id, kind, refs, plain));
         COMPRESSOR.with_borrow_mut(|slot| {
             let (compressor, room) = slot.get_or_insert_with(|| {

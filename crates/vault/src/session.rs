@@ -128,6 +128,12 @@ impl Session {
         self.keys.chunker()
     }
 
+    /// Its keys.
+    #[must_use]
+    pub const fn keys(&self) -> &DomainKeys {
+        &self.keys
+    }
+
     /// The keeper it talks to.
     #[must_use]
     pub fn keeper(&self) -> &Arc<dyn Keeper> {

@@ -155,7 +155,9 @@ impl SnapshotRecord {
 }
 
 impl Snapshot {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// Its bytes in the storage, without the mark of forgetting.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.sealed.to_le_bytes());
@@ -166,7 +168,11 @@ impl Snapshot {
         out
     }
 
-    pub(crate) fn decode(id: SnapshotId, bytes: &[u8]) -> Result<Self, VaultError> {
+    /// Reads the bytes of the snapshot `id`.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`], [`VaultError::Version`].
+    pub fn decode(id: SnapshotId, bytes: &[u8]) -> Result<Self, VaultError> {
         let what = format!("snapshot {id}");
         let mut reader = Reader::new(checked(bytes, &what)?, &what);
         reader.opening(MAGIC, VERSION)?;

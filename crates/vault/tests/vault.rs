@@ -323,7 +323,7 @@ fn i16_clients_of_one_domain_read_only_what_is_their_own_and_need_proof_to_reuse
     vault.rebuild_index().unwrap();
     assert_eq!(get_files(&open("beta", Rights::READER), &two.record.root).unwrap(), all);
     assert!(vault.verify(&VerifyOptions { keys: vec![shared.clone()] }).unwrap().findings.is_empty());
-    let everything = Rights { add: false, read: Reading::Domain, administer: false };
+    let everything = Rights { add: false, read: Reading::Domain, rekey: false, administer: false };
     assert_eq!(get_files(&open("admin", everything), &two.record.root).unwrap(), all);
 }
 

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::keep::args as keep;
 use crate::run::Process;
 use anshin_base::{ByteSize, Problem};
 use anshin_node::view::Role;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 ok, 1 degraded, 2 error, 3 refused because data could be lost.\n\
-        Environment: ANSHIN_API_SOCKET (another node's socket), NO_COLOR."
+        Environment: ANSHIN_API_SOCKET (another node's socket), ANSHIN_VAULT, ANSHIN_ROOT, NO_COLOR."
 )]
 pub struct Cli {
     /// Print JSON, as the API gives it
@@ -70,6 +71,18 @@ pub enum Command {
         #[arg(long)]
         failover: bool,
     },
+    /// Stores of backups, and their keys
+    #[command(subcommand)]
+    Vault(keep::Vault),
+    /// Back up files, a device, or what a program prints
+    Backup(keep::Backup),
+    /// What was backed up: list, look into, compare, mount
+    #[command(subcommand)]
+    Snapshots(keep::Snapshots),
+    /// Bring back what was backed up, all or a part
+    Restore(keep::Restore),
+    /// Forget snapshots, by name or by rules
+    Forget(keep::Forget),
     /// The scheduler by itself
     #[command(subcommand)]
     Policy(Policy),
@@ -98,7 +111,7 @@ pub struct Init {
 pub struct Join {
     /// As printed by `init` or `token create`
     pub token: String,
-    /// What this node will be for: data or witness
+    /// What this node will be for: data, witness, vault, or several
     #[arg(long = "role", value_delimiter = ',', default_value = "data", value_parser = role)]
     pub roles: Vec<Role>,
     /// Name of this node; its host name if not given
@@ -113,8 +126,8 @@ fn role(text: &str) -> Result<Role, String> {
     match text {
         "data" => Ok(Role::Data),
         "witness" => Ok(Role::Witness),
-        "vault" => Err("the vault role comes with backup, which this version does not have yet".to_owned()),
-        _ => Err("a role is data or witness".to_owned()),
+        "vault" => Ok(Role::Vault),
+        _ => Err("a role is data, witness or vault".to_owned()),
     }
 }
 

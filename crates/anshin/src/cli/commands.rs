@@ -3,6 +3,7 @@
 use super::{
     args::{Command, Node, Policy, Service, Site, Token, Volume},
     client::{Client, part},
+    keep,
     out::{Ending, Out},
     protect, show, status,
 };
@@ -66,6 +67,11 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
             out.show(&serde_json::json!({ "text": text }), |_| text.clone())?;
             Ok(Ending::Ok)
         }
+        Command::Vault(command) => keep::vault(command, out),
+        Command::Backup(asked) => keep::backup(&asked, out),
+        Command::Snapshots(command) => keep::snapshots(command, out),
+        Command::Restore(asked) => keep::restore(&asked, out),
+        Command::Forget(asked) => keep::forget(&asked, out),
         other => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Problem::new("runtime", format!("no runtime: {error}")))?;
@@ -108,6 +114,11 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         Command::Init(_) | Command::Join(_) | Command::Policy(_) | Command::Version | Command::Run(_) => {
             unreachable!("carried out without the node")
         }
+        Command::Vault(_)
+        | Command::Backup(_)
+        | Command::Snapshots(_)
+        | Command::Restore(_)
+        | Command::Forget(_) => unreachable!("carried out without the node"),
     }
 }
 

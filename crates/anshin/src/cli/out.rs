@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::{
     env,
     io::{self, IsTerminal, Write},
+    ops::ControlFlow,
 };
 
 /// Width of what is not printed on a terminal.
@@ -63,6 +64,16 @@ impl Out {
         print(&printed)
     }
 
+    /// Whether JSON was asked for.
+    pub const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// For lists of any length: each item is printed as it comes, as a line of JSON or of text.
+    pub fn stream(&self) -> Stream {
+        Stream { json: self.json, output: io::BufWriter::new(io::stdout()), failed: None }
+    }
+
     /// The same for a value that is shown again and again: one line of JSON, or a fresh screen.
     pub fn refresh<T: Serialize>(
         &self,
@@ -90,15 +101,51 @@ impl Out {
     }
 }
 
-fn print(text: &str) -> Result<(), Problem> {
-    let written = writeln!(io::stdout(), "{}", text.trim_end()).and_then(|()| io::stdout().flush());
+/// Prints items one by one.
+pub struct Stream {
+    json: bool,
+    output: io::BufWriter<io::Stdout>,
+    failed: Option<io::Error>,
+}
+
+impl Stream {
+    /// Prints one item. Breaks once nothing can be printed any more.
+    pub fn item<T: Serialize>(&mut self, item: &T, text: impl FnOnce() -> String) -> ControlFlow<()> {
+        let line = match self.json {
+            true => serde_json::to_string(item).map_err(io::Error::from),
+            false => Ok(text()),
+        };
+        match line.and_then(|line| writeln!(self.output, "{line}")) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Prints what is left.
+    pub fn end(mut self) -> Result<(), Problem> {
+        let ended = match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.output.flush(),
+        };
+        settled(ended)
+    }
+}
+
+/// A reader that has seen enough, as in `anshin status | head -1`, is no failure.
+fn settled(written: io::Result<()>) -> Result<(), Problem> {
     match written {
-        // The reader has seen enough, as in `anshin status | head -1`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => {
             other.map_err(|error| Problem::new("output", format!("the output cannot be written: {error}")))
         }
     }
+}
+
+fn print(text: &str) -> Result<(), Problem> {
+    settled(writeln!(io::stdout(), "{}", text.trim_end()).and_then(|()| io::stdout().flush()))
 }
 
 impl Style {

@@ -3,6 +3,7 @@
 use super::{Hook, Plan, Source};
 use crate::{
     calendar::time_zone,
+    record::TARGET_BYTES_MAX,
     words::{PlanName, VaultName},
 };
 use anshin_base::Problem;
@@ -71,6 +72,12 @@ impl Plan {
         for source in &self.what {
             check_source(source, known, found);
             let Some(key) = source.key() else { continue };
+            if key.0.len() > TARGET_BYTES_MAX {
+                found.push(
+                    problem(format!("has a source whose key is longer than {TARGET_BYTES_MAX} bytes: {key}"))
+                        .hint("give it a shorter `name`, or use a shorter path to the device"),
+                );
+            }
             if keys.insert(key.clone(), source).is_some() {
                 found.push(
                     problem(format!("names {key} twice"))

@@ -158,9 +158,20 @@ impl Records {
 
     pub(super) fn happened(&mut self, at: UnixMillis, kind: EventKind) {
         self.position = Position(self.position.0 + 1);
-        if self.events.len() >= EVENTS_MAX {
-            self.events.pop_front();
-        }
         self.events.push_back(Event { position: self.position, at, kind });
+        let mut weight: usize = self.events.iter().map(Event::weight).sum();
+        while weight > EVENTS_MAX
+            && let Some(oldest) = self.events.pop_front()
+        {
+            weight -= oldest.weight();
+        }
     }
+}
+
+/// What comes from outside and is kept must have a bound.
+pub(super) fn bounded(what: &str, text: &str, bytes_max: usize) -> Result<()> {
+    if text.len() > bytes_max {
+        return Err(Refused::TooMany(format!("bytes in the {what}: {}", text.len())));
+    }
+    Ok(())
 }

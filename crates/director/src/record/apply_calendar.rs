@@ -2,7 +2,9 @@
 
 use super::{
     Applied, Cause, Change, EventKind, NewRun, Passed, RUNS_MAX, Records, Refused, Run, RunState,
-    TARGETS_MAX, Why, apply::Result, cut,
+    TARGET_BYTES_MAX, TARGETS_MAX, Why,
+    apply::{Result, bounded},
+    cut,
 };
 use crate::{
     time::UnixMillis,
@@ -56,6 +58,7 @@ impl Records {
     }
 
     fn open(&mut self, new: &NewRun, expect: UnixMillis, passed: Option<&Passed>, at: UnixMillis) -> Result {
+        bounded("target's key", &new.target.0, TARGET_BYTES_MAX)?;
         let plan = self.plans.get(&new.plan).ok_or_else(|| Refused::Missing(format!("plan {}", new.plan)))?;
         let vault = plan.vault.clone();
         if self.runs.len() >= RUNS_MAX {
@@ -102,6 +105,7 @@ impl Records {
         expect: UnixMillis,
         to: UnixMillis,
     ) -> Result<()> {
+        bounded("target's key", &target.0, TARGET_BYTES_MAX)?;
         let cursor = self.cursor(plan, target).ok_or_else(|| Refused::Missing(format!("plan {plan}")))?;
         if cursor != expect || to <= cursor {
             return Err(Refused::Stale(format!("the calendar of {target} stands at {cursor}")));

@@ -2,7 +2,9 @@
 
 use super::{
     Applied, Change, EventKind, LastEnd, LastGood, Outcome, Progress, Records, Refused, Run, RunReport,
-    RunState, Sealed, TARGETS_MAX, TargetRecord, apply::Result, cut,
+    RunState, SNAPSHOT_BYTES_MAX, Sealed, TARGETS_MAX, TargetRecord,
+    apply::{Result, bounded},
+    cut,
 };
 use crate::{
     time::UnixMillis,
@@ -51,6 +53,7 @@ impl Records {
             Change::Seal { run, attempt, sealed, at } => {
                 // Between two attempts the last one still counts: its snapshot was in the vault before its executor died.
                 let known = self.runs.get(run).ok_or_else(|| Refused::Missing(format!("open {run}")))?;
+                bounded("snapshot's name", &sealed.snapshot.0, SNAPSHOT_BYTES_MAX)?;
                 if known.attempt != *attempt || attempt.0 == 0 {
                     return Err(Refused::Stale(format!(
                         "{run} is at attempt {}, not {attempt}",

@@ -1,7 +1,10 @@
 //! Changes of snapshots.
 
 use super::{
-    Applied, Change, Drill, EventKind, HOLDS_MAX, Hold, Records, Refused, TARGETS_MAX, apply::Result, cut,
+    Applied, Change, Drill, EventKind, FORGET_MAX, HOLDS_MAX, Hold, Records, Refused, SNAPSHOT_BYTES_MAX,
+    TARGET_BYTES_MAX, TARGETS_MAX,
+    apply::{Result, bounded},
+    cut,
 };
 use crate::words::SnapshotId;
 
@@ -9,6 +12,7 @@ impl Records {
     pub(super) fn apply_snapshot(&mut self, change: &Change) -> Result {
         match change {
             Change::Hold { snapshot, vault, by, reason, at } => {
+                bounded("snapshot's name", &snapshot.0, SNAPSHOT_BYTES_MAX)?;
                 if self.holds.len() >= HOLDS_MAX {
                     return Err(Refused::TooMany("holds".into()));
                 }
@@ -27,6 +31,9 @@ impl Records {
                 self.happened(*at, EventKind::Released { snapshot: snapshot.clone(), by: cut(by) });
             }
             Change::Drilled(drill) => {
+                bounded("target's key", &drill.target.0, TARGET_BYTES_MAX)?;
+                let snapshot = drill.snapshot.as_ref().map_or("", |snapshot| &snapshot.0);
+                bounded("snapshot's name", snapshot, SNAPSHOT_BYTES_MAX)?;
                 let drill = Drill { summary: cut(&drill.summary), ..drill.clone() };
                 let newest = self.drills.get(&drill.target).is_none_or(|known| known.at <= drill.at);
                 if newest {
@@ -38,7 +45,13 @@ impl Records {
                 self.happened(drill.at, EventKind::Drilled(drill));
             }
             Change::Forget { vault, snapshots, reason, at } => {
-                snapshots.iter().try_for_each(|snapshot| self.may_forget(snapshot))?;
+                if snapshots.len() > FORGET_MAX {
+                    return Err(Refused::TooMany(format!("snapshots at once: {}", snapshots.len())));
+                }
+                for snapshot in snapshots {
+                    bounded("snapshot's name", &snapshot.0, SNAPSHOT_BYTES_MAX)?;
+                    self.may_forget(snapshot)?;
+                }
                 let (vault, snapshots) = (vault.clone(), snapshots.clone());
                 self.happened(*at, EventKind::Forgotten { vault, snapshots, reason: cut(reason) });
             }

@@ -28,7 +28,7 @@ pub struct NewRun {
 
 /// A change of the records. Every change names what it expects, so that one that comes twice, late, or from a leader
 /// that was replaced is refused. Variants are only appended; their order is part of the format.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Adds or replaces a plan.
     SetPlan {

@@ -15,6 +15,7 @@ mod client;
 mod codec;
 mod event;
 mod run;
+mod size;
 mod target;
 
 #[cfg(test)]
@@ -31,7 +32,8 @@ use crate::words::{ClientId, PlanName, Position, RunId, SnapshotId, TargetKey, V
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Events kept for catalogs that lag behind; older ones are only in catalogs.
+/// Events kept for catalogs that lag behind; older ones are only in catalogs. A forgetting of many snapshots counts as
+/// several.
 pub const EVENTS_MAX: usize = 2_000;
 /// Open runs at once.
 pub const RUNS_MAX: usize = 20_000;
@@ -45,11 +47,17 @@ pub const TARGETS_MAX: usize = 50_000;
 pub const HOLDS_MAX: usize = 10_000;
 /// Unused client tokens.
 pub const TOKENS_MAX: usize = 1_000;
+/// Snapshots given up by one change.
+pub const FORGET_MAX: usize = 500;
+/// Longest identifier of a snapshot, in bytes.
+pub const SNAPSHOT_BYTES_MAX: usize = 128;
+/// Longest key of a target, in bytes.
+pub const TARGET_BYTES_MAX: usize = 512;
 /// Longest reason or sentence stored, in bytes; longer ones are cut.
 pub const TEXT_BYTES_MAX: usize = 500;
 
 /// Everything of the director that must survive.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     /// Plans.
     pub plans: BTreeMap<PlanName, PlanRecord>,

@@ -5,6 +5,8 @@ use crate::state::codec::{self, CodecError};
 use anshin_base::{LedgerEpoch, ReplicaId, VoterId};
 use serde::{Deserialize, Serialize};
 
+/// The version of envelopes.
+const VERSION: u16 = 1;
 /// Largest encoded envelope: a snapshot plus its frame.
 pub const ENVELOPE_BYTES_MAX: usize = 20 << 20;
 /// Bytes that are not an envelope.
@@ -168,7 +170,7 @@ impl Envelope {
     /// Version and postcard.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(self)
+        codec::encode(VERSION, self)
     }
 
     /// The envelope in `bytes`.
@@ -179,6 +181,6 @@ impl Envelope {
         if bytes.len() > ENVELOPE_BYTES_MAX {
             return Err(CodecError::Malformed(format!("{} bytes", bytes.len())));
         }
-        codec::decode(bytes)
+        codec::decode(VERSION, bytes)
     }
 }

@@ -1,10 +1,11 @@
-//! Bytes of commands and snapshots: a version (2 bytes, little endian), then postcard.
+//! Bytes of commands and snapshots: a version (2 bytes, little endian), then postcard. Older versions are read
+//! ([`super::v1`]), the newest is written.
 
-use super::{Command, State};
+use super::{Command, State, v1};
 use serde::{Deserialize, Serialize};
 
-/// The version written today.
-pub const VERSION: u16 = 1;
+/// The version of commands and snapshots written today.
+pub const VERSION: u16 = 2;
 
 /// Bytes that are not a command or snapshot this build can read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,28 +36,40 @@ pub struct Proposal {
 }
 
 /// Version and postcard of any value.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let out = VERSION.to_le_bytes().to_vec();
+pub(crate) fn encode<T: Serialize>(version: u16, value: &T) -> Vec<u8> {
+    let out = version.to_le_bytes().to_vec();
     postcard::to_extend(value, out).expect("invariant: plain data encodes into memory")
 }
 
-/// Reverse of [`encode`].
-pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-    let (version, body) = bytes.split_first_chunk::<2>().ok_or(CodecError::Short)?;
-    let version = u16::from_le_bytes(*version);
-    if version != VERSION {
-        return Err(CodecError::Version(version));
+/// Reverse of [`encode`] for what has one version only.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(version: u16, bytes: &'a [u8]) -> Result<T, CodecError> {
+    match split(bytes)? {
+        (found, body) if found == version => whole(body),
+        (found, _) => Err(CodecError::Version(found)),
     }
-    let (value, rest) =
-        postcard::take_from_bytes(body).map_err(|error| CodecError::Malformed(error.to_string()))?;
+}
+
+fn split(bytes: &[u8]) -> Result<(u16, &[u8]), CodecError> {
+    let (version, body) = bytes.split_first_chunk::<2>().ok_or(CodecError::Short)?;
+    Ok((u16::from_le_bytes(*version), body))
+}
+
+/// A value that takes all of `body`.
+pub(super) fn whole<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, CodecError> {
+    let (value, rest) = part(body)?;
     if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing(rest.len())) }
+}
+
+/// A value at the start of `body`, and the rest.
+pub(super) fn part<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(T, &'a [u8]), CodecError> {
+    postcard::take_from_bytes(body).map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
 impl Proposal {
     /// The proposal's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        encode(VERSION, self)
     }
 
     /// The proposal in `bytes`.
@@ -64,7 +77,11 @@ impl Proposal {
     /// # Errors
     /// [`CodecError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        decode(bytes)
+        match split(bytes)? {
+            (VERSION, body) => whole(body),
+            (1, body) => v1::proposal(body),
+            (version, _) => Err(CodecError::Version(version)),
+        }
     }
 }
 
@@ -72,7 +89,7 @@ impl State {
     /// The snapshot's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        encode(VERSION, self)
     }
 
     /// The state in a snapshot.
@@ -80,6 +97,10 @@ impl State {
     /// # Errors
     /// [`CodecError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        decode(bytes)
+        match split(bytes)? {
+            (VERSION, body) => whole(body),
+            (1, body) => v1::state(body),
+            (version, _) => Err(CodecError::Version(version)),
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     UnixSeconds, Volume,
 };
 use anshin_base::{ChangeRefused, GroupChange, GroupEntry, NodeId, ReplicaId, VoterId};
+use anshin_director::record;
 use serde::{Deserialize, Serialize};
 
 /// A node that asks to join; the ledger gives it its ids.
@@ -148,6 +149,8 @@ pub enum Command {
     },
     /// Adds a line to the decision history.
     Decide(Decision),
+    /// A change of the director's records: plans, vaults, clients, runs. Answered by [`Applied::Director`].
+    Director(record::Change),
 }
 
 /// What an accepted command did.
@@ -166,6 +169,8 @@ pub enum Applied {
     },
     /// A node has this new voter.
     Voter(VoterId),
+    /// The director's records were changed.
+    Director(record::Applied),
 }
 
 /// Why a command was refused. The state is unchanged.
@@ -203,4 +208,7 @@ pub enum Refused {
     /// A list has reached its bound.
     #[error("there are too many of {0}")]
     Full(String),
+    /// A change of the director's records was refused.
+    #[error(transparent)]
+    Director(#[from] record::Refused),
 }

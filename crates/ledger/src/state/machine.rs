@@ -1,8 +1,8 @@
 //! [`State`] and how a command changes it.
 
 use super::{
-    Applied, Command, Decision, FenceRecord, JoinToken, NewNode, Node, NodeState, Refused, Service, Site,
-    Timing, UnixSeconds, Volume,
+    Applied, Command, Decision, Director, FenceRecord, JoinToken, NewNode, Node, NodeState, Refused, Service,
+    Site, Timing, UnixSeconds, Volume,
 };
 use anshin_base::{
     GroupChange, GroupEntry, GroupId, LedgerIndex, NodeId, ReplicaId, VoterId, local::ReplicaPlace,
@@ -51,6 +51,8 @@ pub struct State {
     pub fenced: BTreeMap<NodeId, FenceRecord>,
     /// The newest decisions, oldest first.
     pub decisions: VecDeque<Decision>,
+    /// What the director must not forget.
+    pub director: Director,
 }
 
 impl State {
@@ -90,6 +92,7 @@ impl State {
                 self.decisions.push_back(decision.clone());
                 Ok(Applied::Done)
             }
+            Command::Director(change) => Ok(Applied::Director(self.director.apply(change)?)),
         }
     }
 
@@ -162,7 +165,7 @@ impl State {
         if at > token.expires {
             return Err(Refused::TokenExpired);
         }
-        if (node.roles.data && !token.roles.data) || (node.roles.witness && !token.roles.witness) {
+        if !node.roles.within(token.roles) {
             return Err(Refused::TokenRoles);
         }
         let added = self.add_node(node)?;
@@ -229,6 +232,11 @@ impl State {
                 return Ok(Applied::Voter(next));
             }
             Command::RemoveNode { node } => {
+                if let Some(vault) = self.director.records().vaults.values().find(|vault| vault.node == *node)
+                {
+                    let by = format!("vault {}", vault.name);
+                    return Err(Refused::InUse { what: format!("node {node}"), by });
+                }
                 let holds = self.volumes.values().find(|volume| volume.replicas.contains_key(node));
                 if let Some(volume) = holds {
                     let by = format!("volume {}", volume.name);

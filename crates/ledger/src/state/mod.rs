@@ -6,15 +6,18 @@
 
 pub mod codec;
 mod command;
+mod director;
 mod machine;
 mod service;
 mod site;
+mod v1;
 mod volume;
 
 #[cfg(test)]
 mod tests;
 
 pub use command::{Applied, Command, NewNode, Refused};
+pub use director::{DIRECTOR_BYTES_MAX, Director};
 pub use machine::{DECISIONS_MAX, GroupState, State};
 pub use service::{Operation, Resource, ResourceKind, Service, ServiceTarget};
 pub use site::{

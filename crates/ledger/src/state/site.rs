@@ -48,11 +48,18 @@ pub struct Ports {
     pub join: u16,
     /// Mesh of the voter processes.
     pub voter: u16,
+    /// The vault process, on nodes that serve one.
+    #[serde(default = "vault_port")]
+    pub vault: u16,
+}
+
+fn vault_port() -> u16 {
+    Ports::default().vault
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { join: 7800, voter: 7801 }
+        Self { join: 7800, voter: 7801, vault: 7805 }
     }
 }
 
@@ -63,6 +70,21 @@ pub struct Roles {
     pub data: bool,
     /// Votes only; the last choice as leader.
     pub witness: bool,
+    /// Serves a vault, whatever else it does.
+    #[serde(default)]
+    pub vault: bool,
+}
+
+impl Roles {
+    /// Everything a node can be: what a token allows that was not made for something narrower.
+    pub const ALL: Self = Self { data: true, witness: true, vault: true };
+
+    /// Whether every role of these is also one of `other`.
+    #[must_use]
+    pub fn within(self, other: Self) -> bool {
+        let pairs = [(self.data, other.data), (self.witness, other.witness), (self.vault, other.vault)];
+        pairs.into_iter().all(|(wanted, allowed)| allowed || !wanted)
+    }
 }
 
 /// What the operator wants of a node.

@@ -204,6 +204,5 @@ impl Reception {
 /// What went wrong, in words for the log.
 fn explain(error: &LinkError) -> String {
     let LinkError::Io(io) = error else { return error.to_string() };
-    let tls = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    tls.map_or_else(|| io.to_string(), tls::explain)
+    tls::explain_io(io)
 }

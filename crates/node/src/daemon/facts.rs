@@ -121,6 +121,9 @@ fn node_view(world: &World, node: &Node) -> NodeView {
     if node.roles.witness {
         roles.push(Role::Witness);
     }
+    if node.roles.vault {
+        roles.push(Role::Vault);
+    }
     let state = match (world.alive(node.id), node.state) {
         (false, _) => NodeStateView::Offline,
         (true, NodeState::Active) => NodeStateView::Online,

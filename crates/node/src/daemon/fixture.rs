@@ -85,8 +85,8 @@ fn report(id: u32) -> NodeReport {
 
 /// The site with everybody alive, both copies in sync, node 1 leading, nothing running and no primary.
 pub fn site() -> World {
-    let data = Roles { data: true, witness: false };
-    let witness = Roles { data: false, witness: true };
+    let data = Roles { data: true, ..Roles::default() };
+    let witness = Roles { witness: true, ..Roles::default() };
     let mut state = State { site: Some(Site { name: "test".into(), ..Site::default() }), ..State::default() };
     for made in [node(1, "a", data), node(2, "b", data), node(3, "w", witness)] {
         state.nodes.insert(made.id, made);

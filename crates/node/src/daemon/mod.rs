@@ -133,7 +133,8 @@ fn join_server(
     let Some(authority) = Authority::load(&paths.identity())? else { return Ok(None) };
     let credentials = Credentials::load(&paths.identity())?;
     let state = Arc::new(move || world.borrow().state.clone());
-    let server = JoinServer::new(credentials, Arc::new(authority), propose, state);
+    let keys = crate::keep::Keyring::open(paths, None)?.site()?.map(|domain| domain.keys);
+    let server = JoinServer::new(credentials, Arc::new(authority), propose, state).with_backup_keys(keys);
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), node.join_port);
     let listening = server.clone();
     tokio::spawn(async move {

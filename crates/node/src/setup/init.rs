@@ -4,6 +4,7 @@ use super::{
     NodeFile, TOKEN_VALID_S, host_name, make_directories, own_address, refuse_second, token_hash, unix_now,
 };
 use crate::{
+    keep::Keyring,
     paths::Paths,
     view::{InitDone, InitRequest, JoinToken as JoinTokenView},
     voter,
@@ -13,6 +14,7 @@ use anshin_ledger::state::{
     Command, JoinToken as LedgerToken, NewNode, Ports, Roles, Site, Timing, UnixSeconds,
 };
 use anshin_link::{Authority, JoinToken, NodeKey, identity::check_name};
+use anshin_vault::DomainKeys;
 use std::net::IpAddr;
 
 /// Makes a site whose only node is this one, with a first join token.
@@ -37,12 +39,13 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
     let credentials = key.with_certificate(&certificate, authority.certificate_pem())?;
     authority.save(&paths.identity())?;
     credentials.save(&paths.identity())?;
+    Keyring::open(paths, None)?.take_site(&request.site, &node, DomainKeys::generate()?)?;
 
     let ports = Ports::default();
     let expires = unix_now() + TOKEN_VALID_S;
     let join_at = std::net::SocketAddr::new(address, ports.join).to_string();
     let token = JoinToken::create(&request.site, authority.fingerprint(), vec![join_at], expires)?;
-    let roles = Roles { data: true, witness: false };
+    let roles = Roles { data: true, ..Roles::default() };
     let commands = vec![
         Command::InitSite(Site {
             name: request.site.clone(),
@@ -59,7 +62,7 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
         }),
         Command::AddToken(LedgerToken {
             hash: token_hash(token.secret_hash()),
-            roles: Roles { data: true, witness: true },
+            roles: Roles::ALL,
             expires: UnixSeconds(expires),
             used_by: None,
         }),
@@ -73,8 +76,10 @@ pub fn init(paths: &Paths, request: &InitRequest) -> Result<InitDone, Problem> {
         address: address.to_string(),
         data: roles.data,
         witness: roles.witness,
+        vault: roles.vault,
         join_port: ports.join,
         voter_port: ports.voter,
+        vault_port: ports.vault,
     };
     file.save(paths)?;
     Ok(InitDone {

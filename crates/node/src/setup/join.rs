@@ -2,6 +2,7 @@
 
 use super::{NodeFile, host_name, make_directories, own_address, refuse_second, server, unix_now};
 use crate::{
+    keep::{Keyring, make::make_usual},
     paths::Paths,
     view::{JoinDone, JoinRequest, Role},
     voter,
@@ -9,6 +10,7 @@ use crate::{
 use anshin_base::Problem;
 use anshin_ledger::state::{Ports, Roles};
 use anshin_link::{Authority, JoinToken, NodeKey, identity::check_name, tls};
+use anshin_vault::DomainKeys;
 use server::{Admission, Grant, Hello};
 use std::{net::IpAddr, time::Duration};
 use tokio::net::TcpStream;
@@ -35,6 +37,10 @@ pub async fn join(paths: &Paths, request: &JoinRequest) -> Result<JoinDone, Prob
     check_name("node", &node)?;
     let key = NodeKey::generate()?;
     let roles = roles_of(&request.roles);
+    if roles.vault {
+        // Before the site knows of this node: a place that cannot hold a vault is told at once.
+        make_usual(paths)?;
+    }
     let mut failures = Vec::new();
     for address in &token.addresses {
         let own = match &request.address {
@@ -73,8 +79,8 @@ pub async fn join(paths: &Paths, request: &JoinRequest) -> Result<JoinDone, Prob
 }
 
 fn roles_of(roles: &[Role]) -> Roles {
-    let witness = roles.contains(&Role::Witness);
-    Roles { data: !witness || roles.contains(&Role::Data), witness }
+    let (witness, vault) = (roles.contains(&Role::Witness), roles.contains(&Role::Vault));
+    Roles { data: roles.contains(&Role::Data) || !(witness || vault), witness, vault }
 }
 
 async fn ask(address: &str, token: &JoinToken, hello: &Hello) -> Result<Admission, String> {
@@ -104,13 +110,20 @@ fn settle(
         Authority::from_pem(&grant.authority_pem, authority_key)?.save(&paths.identity())?;
     }
     credentials.save(&paths.identity())?;
+    if let Some(secret) = grant.backup_secret {
+        Keyring::open(paths, None)?.take_site(
+            site,
+            &credentials.identity().name,
+            DomainKeys::derive(secret),
+        )?;
+    }
     let identity = credentials.identity();
     let peers = grant.members.iter().filter(|member| member.id != identity.node).map(|member| voter::Peer {
         node: member.id,
         voter: member.voter,
         addresses: member.addresses.iter().map(|address| endpoint(address, member.ports.voter)).collect(),
     });
-    let who = (identity.node, grant.voter, roles.witness);
+    let who = (identity.node, grant.voter, !roles.data);
     voter::join(&paths.voter(), identity.site, grant.epoch, who, peers.collect())?;
     let file = NodeFile {
         site: site.to_owned(),
@@ -120,8 +133,10 @@ fn settle(
         address: own.to_string(),
         data: roles.data,
         witness: roles.witness,
+        vault: roles.vault,
         join_port: ports.join,
         voter_port: ports.voter,
+        vault_port: ports.vault,
     };
     file.save(paths)?;
     Ok(JoinDone {

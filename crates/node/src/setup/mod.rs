@@ -46,10 +46,20 @@ pub struct NodeFile {
     pub data: bool,
     /// Whether it votes only.
     pub witness: bool,
+    /// Whether it serves a vault.
+    #[serde(default)]
+    pub vault: bool,
     /// Port of the join endpoint.
     pub join_port: u16,
     /// Port of the mesh.
     pub voter_port: u16,
+    /// Port of the vault process.
+    #[serde(default = "vault_port")]
+    pub vault_port: u16,
+}
+
+fn vault_port() -> u16 {
+    Ports::default().vault
 }
 
 impl NodeFile {
@@ -99,7 +109,7 @@ impl NodeFile {
     fn fallback(&self, paths: &Paths) -> Result<Fallback, Problem> {
         let known = KnownVoters::load(paths);
         let site = Credentials::load(&paths.identity())?.identity().site;
-        let (node, voter, witness) = (self.id, self.voter, self.witness);
+        let (node, voter, witness) = (self.id, self.voter, !self.data);
         let bootstrap = Bootstrap { site, node, voter, witness, peers: known.voters, first: Vec::new() };
         Ok(Fallback { bootstrap, epoch: known.epoch })
     }
@@ -107,13 +117,13 @@ impl NodeFile {
     /// What the node does.
     #[must_use]
     pub fn roles(&self) -> Roles {
-        Roles { data: self.data, witness: self.witness }
+        Roles { data: self.data, witness: self.witness, vault: self.vault }
     }
 
     /// The ports of its services.
     #[must_use]
     pub fn ports(&self) -> Ports {
-        Ports { join: self.join_port, voter: self.voter_port }
+        Ports { join: self.join_port, voter: self.voter_port, vault: self.vault_port }
     }
 }
 

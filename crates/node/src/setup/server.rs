@@ -10,6 +10,7 @@ use anshin_ledger::state::{
     Applied, Command, JoinToken as LedgerToken, NewNode, Node, Ports, Refused, Roles, State, UnixSeconds,
 };
 use anshin_link::{Authority, Credentials, JoinToken, tls};
+use anshin_vault::DomainKeys;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
@@ -69,6 +70,9 @@ pub struct Grant {
     pub authority_pem: String,
     /// The authority's key, for data nodes, so that each of them can let others join.
     pub authority_key_pem: Option<String>,
+    /// The secret of the site's key domain, for data nodes, so that each of them can back up and restore (docs/decisions/0009).
+    #[serde(default)]
+    pub backup_secret: Option<[u8; 32]>,
     /// The site's nodes.
     pub members: Vec<Node>,
     /// A token for the next server.
@@ -103,6 +107,7 @@ pub struct JoinServer {
     authority: Arc<Authority>,
     propose: Propose,
     state: Arc<dyn Fn() -> Arc<State> + Send + Sync>,
+    backup_keys: Option<DomainKeys>,
 }
 
 impl JoinServer {
@@ -113,7 +118,13 @@ impl JoinServer {
         propose: Propose,
         state: Arc<dyn Fn() -> Arc<State> + Send + Sync>,
     ) -> Self {
-        Self { credentials, authority, propose, state }
+        Self { credentials, authority, propose, state, backup_keys: None }
+    }
+
+    /// The same, handing the keys of the site's backups to data nodes that join.
+    #[must_use]
+    pub fn with_backup_keys(self, keys: Option<DomainKeys>) -> Self {
+        Self { backup_keys: keys, ..self }
     }
 
     /// Accepts until the listener fails.
@@ -189,6 +200,7 @@ impl JoinServer {
             certificate_pem,
             authority_pem: self.authority.certificate_pem().to_owned(),
             authority_key_pem: roles.data.then(|| self.authority.key_pem().to_owned()),
+            backup_secret: self.backup_keys.as_ref().filter(|_| roles.data).map(|keys| *keys.secret()),
             members: state.nodes.values().cloned().collect(),
             next_token: self.new_token(TOKEN_VALID_S).await.ok(),
         })
@@ -214,7 +226,7 @@ impl JoinServer {
         let token = JoinToken::create(&site, self.authority.fingerprint(), endpoints, expires)?;
         let command = Command::AddToken(LedgerToken {
             hash: token_hash(token.secret_hash()),
-            roles: Roles { data: true, witness: true },
+            roles: Roles::ALL,
             expires: UnixSeconds(expires),
             used_by: None,
         });

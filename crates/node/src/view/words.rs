@@ -54,6 +54,7 @@ impl Role {
         match self {
             Self::Data => "data",
             Self::Witness => "witness",
+            Self::Vault => "vault",
         }
     }
 }

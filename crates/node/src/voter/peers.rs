@@ -100,7 +100,7 @@ mod tests {
                 name: (*name).to_owned(),
                 addresses: vec![format!("10.0.0.{node}"), "fd00::1".to_owned()],
                 ports: anshin_ledger::state::Ports::default(),
-                roles: anshin_ledger::state::Roles { data: true, witness: false },
+                roles: anshin_ledger::state::Roles { data: true, ..Default::default() },
                 fingerprint: String::new(),
             };
             // Every further node is added as the first of an empty list, as if by a token.

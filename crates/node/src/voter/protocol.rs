@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 pub const KIND: u16 = 3;
 /// Kind of the frames between volume processes and the voter.
 pub const VOLUME_KIND: u16 = 2;
-/// Version of this protocol.
-pub const VERSION: u16 = 1;
+/// Version of this protocol; the state and the commands in it are those of the ledger's format of the same number.
+pub const VERSION: u16 = 2;
 /// Version of the volume processes' protocol.
 pub const VOLUME_VERSION: u16 = 1;
 /// Longest frame in bytes: the ledger's state, or a control message.

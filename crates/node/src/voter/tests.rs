@@ -74,8 +74,8 @@ impl Node {
         NewNode {
             name: self.credentials.identity().name.clone(),
             addresses: vec!["127.0.0.1".to_owned()],
-            ports: Ports { join: 1, voter: self.listen.port() },
-            roles: Roles { data: true, witness: false },
+            ports: Ports { join: 1, voter: self.listen.port(), ..Ports::default() },
+            roles: Roles { data: true, ..Roles::default() },
             fingerprint: String::new(),
         }
     }
@@ -205,7 +205,7 @@ async fn cluster(root: &Path, authority: &Authority, count: u32) -> Vec<Node> {
     let mut nodes = vec![first];
     for id in 2..=count {
         let mut node = Node::new(root, authority, id);
-        let roles = Roles { data: true, witness: true };
+        let roles = Roles::ALL;
         let hash = format!("token{id}");
         let token = JoinToken { hash: hash.clone(), roles, expires: UnixSeconds(100), used_by: None };
         daemon.propose(Command::AddToken(token)).await;

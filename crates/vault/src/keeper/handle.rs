@@ -24,24 +24,24 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(domain: Arc<Domain>, client: &str, rights: Rights, shared: bool) -> Self {
-        let writer = domain.writer(WriterId::of(client));
+    pub(crate) fn new(domain: Arc<Domain>, client: &str, writer: &str, rights: Rights, shared: bool) -> Self {
+        let writer = domain.writer(WriterId::of(writer));
         let pins = domain.pins();
         let failures_seen = writer.failures();
         Self { domain, client: client.to_owned(), writer, rights, pins, failures_seen, shared }
     }
 
     const fn may_add(&self) -> Result<(), VaultError> {
-        if self.rights.add { Ok(()) } else { Err(VaultError::Denied("add anything")) }
+        if self.rights.add { Ok(()) } else { Err(VaultError::denied("add anything")) }
     }
 
     const fn may_administer(&self, what: &'static str) -> Result<(), VaultError> {
-        if self.rights.administer { Ok(()) } else { Err(VaultError::Denied(what)) }
+        if self.rights.administer { Ok(()) } else { Err(VaultError::denied(what)) }
     }
 
     fn copies(&self) -> Result<Copies, VaultError> {
         match self.rights.read {
-            Reading::Nothing => Err(VaultError::Denied("read backups")),
+            Reading::Nothing => Err(VaultError::denied("read backups")),
             Reading::Own => Ok(Copies::Of(self.writer.id)),
             Reading::Domain => Ok(Copies::All),
         }
@@ -146,7 +146,7 @@ impl Keeper for Handle {
         for sealed in objects {
             // The keeper makes aliases itself, after proof.
             if sealed.kind() == SealedKind::Alias {
-                return Err(VaultError::Denied("put an alias"));
+                return Err(VaultError::denied("put an alias"));
             }
             self.pins.add(&[sealed.id()]);
             self.writer.put(&self.domain, sealed);
@@ -165,7 +165,7 @@ impl Keeper for Handle {
         self.may_add()?;
         record.check()?;
         if record.client != self.client {
-            return Err(VaultError::Denied("seal a snapshot of another client"));
+            return Err(VaultError::denied("seal a snapshot of another client"));
         }
         self.flush()?;
         let snapshot = Snapshot { record, sealed: self.domain.now(), forgotten: None };
@@ -221,10 +221,10 @@ impl Keeper for Handle {
             return Err(VaultError::damaged("the key file", "it is of another key domain"));
         }
         // The first one comes from the client that makes the domain; changing it takes more.
-        if !self.domain.key_files()?.is_empty() {
-            self.may_administer("change the keys of a domain")?;
-        } else {
-            self.may_add()?;
+        match self.domain.key_files()?.is_empty() {
+            true => self.may_add()?,
+            false if self.rights.rekey || self.rights.administer => {}
+            false => return Err(VaultError::denied("change the keys of a domain")),
         }
         self.domain.add_key_file(bytes)
     }

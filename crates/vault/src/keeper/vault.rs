@@ -207,7 +207,23 @@ impl Vault {
         rights: Rights,
         shared: bool,
     ) -> Result<Handle, VaultError> {
-        Ok(Handle::new(self.domain(domain)?, client, rights, shared))
+        self.handle_of(domain, client, client, rights, shared)
+    }
+
+    /// [`Vault::handle`] for one of several clients that trust each other's objects: those of one `writer` are the same to all of
+    /// them, without proof. For machines that hold the same keys and take over each other's work.
+    ///
+    /// # Errors
+    /// As [`Vault::handle`].
+    pub fn handle_of(
+        &self,
+        domain: DomainId,
+        client: &str,
+        writer: &str,
+        rights: Rights,
+        shared: bool,
+    ) -> Result<Handle, VaultError> {
+        Ok(Handle::new(self.domain(domain)?, client, writer, rights, shared))
     }
 
     /// All key domains that have anything in the vault.
@@ -229,10 +245,18 @@ impl Vault {
     /// # Errors
     /// Why the storage cannot be read.
     pub fn key_files(&self) -> Result<Vec<KeyFile>, VaultError> {
+        Ok(self.key_file_versions()?.into_iter().filter_map(|versions| versions.into_iter().next()).collect())
+    }
+
+    /// All readable versions of the key file of each domain, newest first.
+    ///
+    /// # Errors
+    /// Why the storage cannot be read.
+    pub fn key_file_versions(&self) -> Result<Vec<Vec<KeyFile>>, VaultError> {
         let mut all = Vec::new();
         for id in self.domains()? {
             let files = self.domain(id)?.key_files()?;
-            all.extend(files.iter().find_map(|bytes| KeyFile::decode(bytes).ok()));
+            all.push(files.iter().filter_map(|bytes| KeyFile::decode(bytes).ok()).collect());
         }
         Ok(all)
     }

@@ -100,6 +100,12 @@ impl Slot {
         clear
     }
 
+    /// Whether `secret` opens it. With a passphrase this takes a good half of a second.
+    #[must_use]
+    pub fn opens(&self, domain: DomainId, secret: Secret<'_>) -> bool {
+        self.kind == secret.kind() && matches!(self.open(domain, secret), Ok(Some(_)))
+    }
+
     fn make(keys: &DomainKeys, secret: Secret<'_>, label: &str) -> Result<Self, VaultError> {
         let (memory_kib, passes) =
             if secret.kind() == SlotKind::Passphrase { (MEMORY_KIB, PASSES) } else { (0, 0) };
@@ -173,6 +179,30 @@ impl KeyFile {
         Ok(NewDomain { keys, file, recovery })
     }
 
+    /// The file of a domain whose keys are there, with one way to open it: for a machine that was handed the keys.
+    ///
+    /// # Errors
+    /// [`VaultError::Key`] if a name is too long.
+    pub fn of(
+        keys: &DomainKeys,
+        name: &str,
+        secret: Secret<'_>,
+        label: &str,
+        now: u64,
+    ) -> Result<Self, VaultError> {
+        if name.len() > NAME_LENGTH_MAX || label.len() > NAME_LENGTH_MAX {
+            return Err(VaultError::Key("a name of a key is longer than 255 bytes".into()));
+        }
+        let slots = vec![Slot::make(keys, secret, label)?];
+        Ok(Self { domain: keys.domain(), name: name.to_owned(), written: now, slots })
+    }
+
+    /// Whether a recovery key opens it, so that the loss of every machine is not the loss of the data.
+    #[must_use]
+    pub fn has_recovery(&self) -> bool {
+        self.slots.iter().any(|slot| slot.kind == SlotKind::Recovery)
+    }
+
     /// Opens the domain.
     ///
     /// # Errors
@@ -242,7 +272,7 @@ impl KeyFile {
             return Err(VaultError::NotFound(format!("key {} of `{}`", at + 1, self.name)));
         }
         file.slots.remove(at);
-        if !file.slots.iter().any(|slot| slot.kind == SlotKind::Recovery) {
+        if !file.has_recovery() {
             return Err(VaultError::Refused(format!(
                 "the domain `{}` would have no recovery key",
                 self.name

@@ -179,7 +179,7 @@ impl Core {
             .ok_or_else(|| Problem::new("node-file", "this server's node file is gone"))?;
         let site = Credentials::load(&paths.identity())?.identity().site;
         self.supervisor.stop("voter", STOP_PATIENCE);
-        voter::join(&paths.voter(), site, epoch, (file.id, voter, file.witness), peers)?;
+        voter::join(&paths.voter(), site, epoch, (file.id, voter, !file.data), peers)?;
         file.voter = voter;
         file.save(&paths)
     }

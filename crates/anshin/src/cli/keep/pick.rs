@@ -1,0 +1,164 @@
+//! Which snapshot is meant, and what each says of itself.
+
+use super::{args::Which, vault};
+use anshin_base::Problem;
+use anshin_node::keep::{Access, Answer, Description, Task, administer::ClearSnapshot, host_name};
+use anshin_vault::{ChunkId, Session, Snapshot};
+use serde::Serialize;
+
+/// Fewest digits by which a snapshot can be named.
+const DIGITS_MIN: usize = 4;
+
+/// A vault that is open for reading and writing.
+pub struct Desk {
+    /// The vault.
+    pub access: Access,
+    /// The session.
+    pub session: Session,
+}
+
+/// Opens a vault with this machine's key.
+///
+/// # Errors
+/// What keeps it from being opened.
+pub fn open(which: &Which) -> Result<Desk, Problem> {
+    let access = vault::open(which)?;
+    let domain = access.unlock(&vault::keyring(which)?)?;
+    let session = access.session(&domain, &host_name())?;
+    Ok(Desk { access, session })
+}
+
+/// Every snapshot as far as it can be seen from here: with what each says of itself where the key is, else without, for who
+/// serves the vault and has none.
+///
+/// # Errors
+/// What keeps the vault from being opened.
+pub fn look(which: &Which) -> Result<(Access, Vec<Told>), Problem> {
+    let access = vault::open(which)?;
+    match access.unlock(&vault::keyring(which)?) {
+        Ok(domain) => {
+            let told = all(&access.session(&domain, &host_name())?)?;
+            Ok((access, told))
+        }
+        Err(locked) => {
+            let Answer::Snapshots { snapshots } = access.administer(&Task::Snapshots)? else {
+                return Err(vault::odd_answer());
+            };
+            if snapshots.is_empty() {
+                return Err(locked);
+            }
+            let told = |clear| Told { clear, description: Seen::Locked, root: ChunkId([0; 32]) };
+            Ok((access, snapshots.into_iter().map(told).collect()))
+        }
+    }
+}
+
+/// What can be seen of a snapshot's description.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Seen {
+    /// The description.
+    Described(Description),
+    /// It is not what was sealed.
+    Damaged,
+    /// The key is not here.
+    Locked,
+}
+
+/// A snapshot with what it says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// What can be seen without a key.
+    #[serde(flatten)]
+    pub clear: ClearSnapshot,
+    /// What takes the key.
+    pub description: Seen,
+    /// The object from which all others are reached.
+    #[serde(skip)]
+    pub root: ChunkId,
+}
+
+impl Told {
+    fn of(snapshot: &Snapshot, session: &Session, meta: Option<&[u8]>) -> Self {
+        Self {
+            clear: ClearSnapshot::of(session.keys().domain(), snapshot),
+            description: meta.map_or(Seen::Damaged, |meta| Seen::Described(Description::decode(meta))),
+            root: snapshot.record.root,
+        }
+    }
+
+    /// What it says of itself, if that can be seen.
+    pub fn described(&self) -> Option<&Description> {
+        match &self.description {
+            Seen::Described(description) => Some(description),
+            Seen::Damaged | Seen::Locked => None,
+        }
+    }
+
+    /// The machine that was read.
+    pub fn host(&self) -> &str {
+        self.described().map_or(&self.clear.client, |described| &described.host)
+    }
+
+    /// What was read, in a few words.
+    pub fn what(&self) -> String {
+        match &self.description {
+            Seen::Described(described) if !described.paths.is_empty() => described.paths.join(" "),
+            Seen::Described(_) | Seen::Locked => self.clear.run.clone(),
+            Seen::Damaged => "not what was sealed: run `anshin vault verify`".to_owned(),
+        }
+    }
+
+    /// Its id as it is shown in lists.
+    pub fn short(&self) -> &str {
+        &self.clear.id[..8]
+    }
+}
+
+/// Every snapshot, oldest first.
+///
+/// # Errors
+/// Why the vault cannot be read.
+pub fn all(session: &Session) -> Result<Vec<Told>, Problem> {
+    let snapshots = session.snapshots()?;
+    Ok(snapshots.iter().map(|(snapshot, meta)| Told::of(snapshot, session, meta.as_deref().ok())).collect())
+}
+
+/// The snapshot that is meant by `latest` or the first digits of an id.
+///
+/// # Errors
+/// If there is none, or more than one.
+pub fn one(session: &Session, text: &str) -> Result<Told, Problem> {
+    named(all(session)?, text)
+}
+
+/// [`one`] of these.
+///
+/// # Errors
+/// As [`one`].
+pub fn named(snapshots: Vec<Told>, text: &str) -> Result<Told, Problem> {
+    let list = "see `anshin snapshots list`";
+    if text == "latest" {
+        let newest = snapshots.into_iter().rfind(|told| told.clear.forgotten.is_none());
+        return newest.ok_or_else(|| {
+            Problem::new("snapshot-unknown", "there is no snapshot in this vault").hint(list)
+        });
+    }
+    let digits = text.to_ascii_lowercase();
+    if digits.len() < DIGITS_MIN || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let message = format!("`{text}` names no snapshot");
+        return Err(Problem::new("snapshot-format", message)
+            .hint("write `latest` or at least the first 4 digits of its id, as in `anshin snapshots list`"));
+    }
+    let mut found: Vec<Told> =
+        snapshots.into_iter().filter(|told| told.clear.id.starts_with(&digits)).collect();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => {
+            Err(Problem::new("snapshot-unknown", format!("there is no snapshot {text} in this vault"))
+                .hint(list))
+        }
+        count => Err(Problem::new("snapshot-unknown", format!("{count} snapshots begin with {text}"))
+            .hint("write more of its digits")),
+    }
+}
