@@ -164,7 +164,10 @@ fn i14_what_was_found_damaged_is_put_anew_by_whoever_opens_the_vault_next() {
     store.tamper(&list, Some(bytes.into()));
     let vault = Vault::open(Arc::new(store.clone()), options(&clock)).unwrap();
     let told = vault.verify(&VerifyOptions::default()).unwrap();
-    assert!(told.findings.iter().any(|finding| finding.what.contains("damage record") && finding.repaired), "{told:?}");
+    assert!(
+        told.findings.iter().any(|finding| finding.what.contains("damage record") && finding.repaired),
+        "{told:?}"
+    );
     // What the storage has put right itself is relied on again.
     store.tamper(&name, Some(intact));
     assert!(vault.verify(&VerifyOptions::default()).unwrap().findings.is_empty());

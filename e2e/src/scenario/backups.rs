@@ -57,7 +57,9 @@ pub fn restore(stage: &mut Stage) -> Result<()> {
 /// Bytes in the middle of every pack change behind everybody's back: the next rehearsal is red, and so is the status.
 fn damaged(stage: &mut Stage) -> Result<()> {
     let active = stage.site.active()?;
-    let Some(keeper) = stage.site.witness().map(str::to_owned) else { return refuse("no node holds a vault") };
+    let Some(keeper) = stage.site.witness().map(str::to_owned) else {
+        return refuse("no node holds a vault");
+    };
     let packs = packs(&stage.lab.node_dir(&keeper, "lib").join("vault"))?;
     if packs.is_empty() {
         return refuse("the vault holds no pack");
@@ -183,7 +185,10 @@ fn drilled(report: &Value, good: bool) -> Result<f64> {
         return refuse(format!("nothing was rehearsed: {report}"));
     }
     if restores.iter().all(|one| one["good"] == true) != good {
-        return refuse(format!("expected rehearsals that are {}: {report}", if good { "good" } else { "bad" }));
+        return refuse(format!(
+            "expected rehearsals that are {}: {report}",
+            if good { "good" } else { "bad" }
+        ));
     }
     Ok(restores.iter().filter_map(|one| one["rto_s"].as_f64()).fold(0.0, f64::max))
 }

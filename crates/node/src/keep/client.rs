@@ -94,7 +94,8 @@ pub fn create_token(paths: &Paths, name: Option<&str>, valid_s: u64) -> Result<(
         Problem::new("not-a-data-node", "tokens are made where the key of the site's authority is")
             .hint("run it on a data node of the site")
     })?;
-    let name = name.map(|name| check_name("client", name).and_then(|()| ClientName::checked(name))).transpose()?;
+    let name =
+        name.map(|name| check_name("client", name).and_then(|()| ClientName::checked(name))).transpose()?;
     let state = members::look(paths).ok_or_else(|| {
         Problem::new("node-unreachable", "this node's voter cannot be reached").hint("is the daemon running?")
     })?;
@@ -110,7 +111,10 @@ pub fn create_token(paths: &Paths, name: Option<&str>, valid_s: u64) -> Result<(
     let millis = |seconds: u64| UnixMillis(i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
     let record =
         TokenRecord { hash: setup::token_hash(token.secret_hash()), name, expires: millis(now + valid_s) };
-    members::propose_now(paths, Command::Director(Change::AddClientToken { token: record, at: millis(now) }))?;
+    members::propose_now(
+        paths,
+        Command::Director(Change::AddClientToken { token: record, at: millis(now) }),
+    )?;
     let expires = token.expires;
     Ok((ClientToken(token), expires))
 }
@@ -158,8 +162,7 @@ pub fn join(
     let ClientGrant { client, certificate_pem, authority_pem, vaults } =
         runtime.block_on(setup::ask_as_client(&token, &hello))?;
     key.with_client_certificate(&certificate_pem, &authority_pem)?.save(&paths.identity())?;
-    let joined =
-        ClientFile { site: token.site, name, id: client, domain: keys.domain().to_string(), vaults };
+    let joined = ClientFile { site: token.site, name, id: client, domain: keys.domain().to_string(), vaults };
     joined.save(paths)?;
     Ok(joined)
 }

@@ -74,8 +74,7 @@ impl Site {
             admission: Arc::new(AdmitAll),
         };
         let own = node_credentials(&authority, 3, "c");
-        let server =
-            runtime.block_on(Server::start(served, &own, "127.0.0.1:0".parse().unwrap())).unwrap();
+        let server = runtime.block_on(Server::start(served, &own, "127.0.0.1:0".parse().unwrap())).unwrap();
         Self { authority, directory, vault, ledger, state, server, runtime }
     }
 
@@ -85,7 +84,11 @@ impl Site {
         key.with_client_certificate(&signed, self.authority.certificate_pem()).unwrap()
     }
 
-    fn connect<I: Identity>(&self, who: &CredentialsOf<I>, domain: DomainId) -> Result<RemoteKeeper, Problem> {
+    fn connect<I: Identity>(
+        &self,
+        who: &CredentialsOf<I>,
+        domain: DomainId,
+    ) -> Result<RemoteKeeper, Problem> {
         let addresses = vec![self.server.address()];
         let target = Target { vault: "main".into(), server: NodeId(3), addresses, domain };
         let patience = Patience { first: Duration::from_millis(200), resume: Duration::from_secs(5) };

@@ -129,17 +129,15 @@ pub async fn propose(socket: &Path, command: Command) -> Result<(), Problem> {
             {
                 return match outcome {
                     ProposalOutcome::Applied(_) => Ok(()),
-                    ProposalOutcome::Refused(refused) => Err(Problem::new("ledger-refused", refused.to_string())),
-                    ProposalOutcome::Dropped | ProposalOutcome::Unknown => {
-                        Err(no_quorum())
+                    ProposalOutcome::Refused(refused) => {
+                        Err(Problem::new("ledger-refused", refused.to_string()))
                     }
+                    ProposalOutcome::Dropped | ProposalOutcome::Unknown => Err(no_quorum()),
                 };
             }
         }
     };
-    tokio::time::timeout(DECIDE_LIMIT, ask)
-        .await
-        .unwrap_or_else(|_| Err(no_quorum()))
+    tokio::time::timeout(DECIDE_LIMIT, ask).await.unwrap_or_else(|_| Err(no_quorum()))
 }
 
 fn no_quorum() -> Problem {

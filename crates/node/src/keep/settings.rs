@@ -68,9 +68,9 @@ impl VaultSettings {
                 .hint(format!("chmod 600 {}", path.display())));
         }
         // Not the parser's own message: it would quote the line, which may be the secret key.
-        toml::from_str(&text)
-            .map(Some)
-            .map_err(|_| problem("it is not understood".into()).hint("it holds url, access_key, secret_key, serve"))
+        toml::from_str(&text).map(Some).map_err(|_| {
+            problem("it is not understood".into()).hint("it holds url, access_key, secret_key, serve")
+        })
     }
 
     /// Writes the settings.

@@ -29,7 +29,11 @@ pub async fn tend(paths: Paths, executable: PathBuf, log_dir: PathBuf) {
         match supervisor.tick() {
             Ok(ended) => {
                 for ended in ended {
-                    tracing::error!(process = ended.name, how = ended.how, "a process ended and is started again");
+                    tracing::error!(
+                        process = ended.name,
+                        how = ended.how,
+                        "a process ended and is started again"
+                    );
                 }
             }
             Err(problem) => tracing::error!(%problem, "a vault's process cannot be started"),

@@ -62,7 +62,9 @@ impl ClientHello {
     /// Reads the question; None if it is not of a client.
     pub(super) fn read(frame: &Frame) -> Result<Option<Self>, String> {
         match (frame.kind, frame.version) {
-            (KIND, VERSION) => serde_json::from_slice(&frame.body).map(Some).map_err(|error| error.to_string()),
+            (KIND, VERSION) => {
+                serde_json::from_slice(&frame.body).map(Some).map_err(|error| error.to_string())
+            }
             (KIND, _) => Err(format!("not a client's message of version {VERSION}")),
             _ => Ok(None),
         }

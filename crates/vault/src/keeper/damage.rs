@@ -120,7 +120,8 @@ impl Domain {
                 Err(error) => return Err(error),
             }
         }
-        let superseded: Vec<String> = before.into_iter().filter(|name| *name != own || found == Damage::default()).collect();
+        let superseded: Vec<String> =
+            before.into_iter().filter(|name| *name != own || found == Damage::default()).collect();
         self.store().delete_many(&superseded)?;
         let mut recorded = self.recorded();
         recorded.clear();

@@ -173,7 +173,12 @@ impl Domain {
         for (name, size) in self.store().list(&damage::prefix(self.id))? {
             report.bytes += size;
             if !self.recorded().contains_key(&name) {
-                report.find(Some(self.id), format!("damage record {name}"), "it cannot be read; it is made anew", true);
+                report.find(
+                    Some(self.id),
+                    format!("damage record {name}"),
+                    "it cannot be read; it is made anew",
+                    true,
+                );
             }
         }
         let prefix = format!("forgotten/{}/", self.id);

@@ -412,7 +412,11 @@ pub fn forget_done(style: Style, done: &ForgetDone) -> String {
 /// A token was made.
 pub fn client_token(done: &TokenDone) -> String {
     // Never wrapped: it is copied as one line.
-    format!("on the machine that is to be backed up, before {}, run:\n  anshin client join {}", time(done.expires), done.token)
+    format!(
+        "on the machine that is to be backed up, before {}, run:\n  anshin client join {}",
+        time(done.expires),
+        done.token
+    )
 }
 
 /// A machine became a client.

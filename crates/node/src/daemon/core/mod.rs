@@ -8,8 +8,8 @@ mod rejoin;
 mod replicas;
 
 use super::{
-    files::Files,
     director::{DirectorEvent, Keeper},
+    files::Files,
     leader::Leader,
     local::LocalResources,
     messages::{Happened, Order},

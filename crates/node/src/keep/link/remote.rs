@@ -318,8 +318,13 @@ impl RemoteKeeper {
     ///
     /// # Errors
     /// `vault-unreachable`, or `vault-refused` with the server's reason.
-    pub fn connect<I: Identity>(credentials: &CredentialsOf<I>, target: Target, patience: Patience) -> Result<Self, Problem> {
-        let failed = |why: String| Problem::new("vault-link", format!("the link to a vault cannot be made: {why}"));
+    pub fn connect<I: Identity>(
+        credentials: &CredentialsOf<I>,
+        target: Target,
+        patience: Patience,
+    ) -> Result<Self, Problem> {
+        let failed =
+            |why: String| Problem::new("vault-link", format!("the link to a vault cannot be made: {why}"));
         let mut session = [0; 16];
         getrandom::fill(&mut session).map_err(|error| failed(error.to_string()))?;
         let connector = TlsConnector::from(tls::client_config(credentials)?);
