@@ -1,5 +1,6 @@
 //! The checks: what a site must show with the real program on a lab's machines.
 
+mod backup;
 mod crash;
 mod cuts;
 mod deaths;
@@ -87,6 +88,10 @@ checks! {
         "the control daemon is restarted under load: not one I/O error";
     "upgrade", 1, 3, Demo, upgrade::upgrade,
         "the program is replaced by another build under load: not one I/O error";
+    "backup-failover", 1, 3, Demo, backup::failover,
+        "the server that makes a backup dies in the middle: the run is finished by the other one, under its number";
+    "backup-drill", 1, 1, Demo, backup::drill,
+        "a restore is rehearsed and judged; a backup that is secretly damaged makes drill and status red";
     "strangers", 1, 1, Demo, strangers::run,
         "wrong, expired and foreign tokens and garbage on every port: refused, logged, nothing crashes";
     "nbd-tools", 1, 1, Demo, tools::nbd,

@@ -37,7 +37,7 @@ const FORGOTTEN_FOR: Span = Span::hours(24);
 /// Events of backups that may wait.
 const EVENTS_MAX: usize = 1_024;
 /// Snapshots of a vault that a report names.
-const SNAPSHOTS_REPORTED: usize = 200;
+const SNAPSHOTS_REPORTED: usize = 50;
 
 /// What the core keeps of backups.
 pub struct Backups {
@@ -105,7 +105,7 @@ impl Backups {
 impl Core {
     /// Looks at runs and calendars; the leader carries out what comes of it.
     pub(super) fn direct(&mut self) {
-        let leads = self.world.leads() && self.knows_all_living();
+        let leads = self.world.leads();
         let mono = self.now();
         if mono.since(self.backups.looked) < LOOK_EVERY && leads == self.backups.led || !self.world.quorate {
             return;
@@ -122,7 +122,8 @@ impl Core {
         let seen = observed(&self.world);
         let step = self.backups.scheduler.step(Now { wall, mono }, state.director.records(), &seen);
         self.world.director = Arc::new(DirectorNow::of(&step, wall, mono));
-        if leads {
+        // Orders of a leader that has not heard of everybody yet would be for attempts that others already speak of.
+        if leads && self.knows_all_living() {
             self.plan_nightly(wall);
             step.orders.into_iter().for_each(|order| self.carry_out(order));
         }
