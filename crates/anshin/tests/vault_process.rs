@@ -164,7 +164,7 @@ fn a_vault_is_found_through_the_ledger_used_over_the_link_and_administered_where
     let done = ground.json("b", &["backup", &data]);
     assert_eq!((done["vault"].as_str(), done["files"].as_u64()), (Some("main"), Some(50)), "{done}");
     let again = ground.json("b", &["backup", &data]);
-    assert_eq!(again["unchanged"].as_u64(), Some(50));
+    assert!(again["new_bytes"].as_u64().unwrap() < 10_000, "{again}");
     let back = ground.file("b", "back").display().to_string();
     ground.good("b", &["restore", "latest", "--to", &back, "--verify"]);
     // What removes and checks is not asked for over the network.

@@ -1,5 +1,6 @@
 //! The keeper's side: the node that serves the vault, holds the storage's credentials, and never sees a key of the data.
 
+pub(crate) mod damage;
 pub(crate) mod domain;
 pub mod gc;
 pub mod handle;

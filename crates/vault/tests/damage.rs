@@ -120,3 +120,56 @@ fn i14_damage_is_attributed_to_exactly_the_snapshots_that_need_it() {
         Err(VaultError::Damaged { .. } | VaultError::Missing(_))
     ));
 }
+
+/// Flips a bit in the object of this content; gives the pack's name and its bytes before.
+fn damage(store: &FaultStore, vault: &Vault, content: &[u8]) -> (String, bytes::Bytes) {
+    use anshin_vault::Sink;
+    let lost = session(vault, &keys(1), "alpha").put(anshin_vault::Kind::Data, &[], content).unwrap();
+    let found = store.names().into_iter().filter(|name| name.starts_with("packs/")).find_map(|name| {
+        let bytes = store.peek(&name)?;
+        let at = bytes.windows(32).position(|window| window == lost.0)?;
+        Some((name, at, bytes))
+    });
+    let (name, at, bytes) = found.unwrap();
+    let mut flipped = bytes.to_vec();
+    flipped[at + 100] ^= 4;
+    store.tamper(&name, Some(flipped.into()));
+    (name, bytes)
+}
+
+#[test]
+fn i14_what_was_found_damaged_is_put_anew_by_whoever_opens_the_vault_next() {
+    let (store, clock) = (FaultStore::new(), TestClock::default());
+    let vault = create(Arc::new(store.clone()), &clock);
+    let tree = files(&mut Numbers(30), 10);
+    let made = backup(&session(&vault, &keys(1), "alpha"), &tree).unwrap();
+    let (_, content) = tree.iter().next().unwrap();
+    let (name, intact) = damage(&store, &vault, content);
+    assert!(!vault.verify(&VerifyOptions::default()).unwrap().is_good());
+    drop(vault);
+
+    // Another process, which verified nothing.
+    let vault = Vault::open(Arc::new(store.clone()), options(&clock)).unwrap();
+    let writer = session(&vault, &keys(1), "alpha");
+    backup(&writer, &tree).unwrap();
+    assert_eq!(writer.stats().new_objects, 1);
+    assert_eq!(get_files(&writer, &made.record.root).unwrap(), tree);
+    let again = vault.verify(&VerifyOptions::default()).unwrap();
+    assert!(again.snapshots.is_empty(), "{again:?}");
+
+    // A list that is itself damaged is named, and made anew.
+    let list = store.names().into_iter().find(|name| name.starts_with("damaged/")).unwrap();
+    let mut bytes = store.peek(&list).unwrap().to_vec();
+    bytes[20] ^= 1;
+    store.tamper(&list, Some(bytes.into()));
+    let vault = Vault::open(Arc::new(store.clone()), options(&clock)).unwrap();
+    let told = vault.verify(&VerifyOptions::default()).unwrap();
+    assert!(
+        told.findings.iter().any(|finding| finding.what.contains("damage record") && finding.repaired),
+        "{told:?}"
+    );
+    // What the storage has put right itself is relied on again.
+    store.tamper(&name, Some(intact));
+    assert!(vault.verify(&VerifyOptions::default()).unwrap().findings.is_empty());
+    assert!(store.names().iter().all(|name| !name.starts_with("damaged/")));
+}

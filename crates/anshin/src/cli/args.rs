@@ -93,6 +93,9 @@ pub enum Command {
     Restore(keep::Restore),
     /// Forget snapshots, by name or by rules
     Forget(keep::Forget),
+    /// Machines outside the site that back up into its vaults
+    #[command(subcommand)]
+    Client(keep::Client),
     /// The scheduler by itself
     #[command(subcommand)]
     Policy(Policy),

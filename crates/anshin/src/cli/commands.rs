@@ -72,6 +72,7 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
         Command::Snapshots(command) => keep::snapshots(command, out),
         Command::Restore(asked) => keep::restore(&asked, out),
         Command::Forget(asked) => keep::forget(&asked, out),
+        Command::Client(command) => keep::client(command, out),
         other => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Problem::new("runtime", format!("no runtime: {error}")))?;
@@ -121,7 +122,8 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         | Command::Backup(_)
         | Command::Snapshots(_)
         | Command::Restore(_)
-        | Command::Forget(_) => unreachable!("carried out without the node"),
+        | Command::Forget(_)
+        | Command::Client(_) => unreachable!("carried out without the node"),
     }
 }
 

@@ -84,7 +84,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         voter_id: node.voter,
         name: node.node.clone(),
         paths: paths.clone(),
-        executable: options.executable,
+        executable: options.executable.clone(),
         runner: runner.clone(),
         voter: voter.clone(),
         keeper: Arc::new(director::Processes::new(paths.clone())),
@@ -93,6 +93,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         happenings: happenings.clone(),
     })?;
     tokio::spawn(core.run(queue));
+    tokio::spawn(crate::keep::tending::tend(paths.clone(), options.executable, paths.run.clone()));
 
     let propose: Propose = Arc::new(move |command| {
         let voter = voter.clone();

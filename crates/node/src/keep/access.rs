@@ -4,6 +4,7 @@
 use super::{
     VaultSettings,
     administer::{Answer, Task, carry_out},
+    client::{self, ClientFile},
     control,
     keyring::{Keyring, OpenDomain},
     link::Patience,
@@ -18,6 +19,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 /// Names the vault to use where none is given.
 pub const VAULT_VARIABLE: &str = "ANSHIN_VAULT";
 
+/// Somebody waits: a node that is away is told soon.
+const PATIENCE: Patience = Patience { first: Duration::from_secs(5), resume: Duration::from_secs(120) };
+
 /// A vault that was named, not opened yet.
 #[derive(Clone, Debug)]
 pub enum Chosen {
@@ -30,6 +34,8 @@ pub enum Chosen {
     },
     /// A node of the site serves it.
     There(VaultAccess),
+    /// A node of the site that this machine is a client of serves it.
+    Outside(ClientFile, VaultAccess),
 }
 
 /// Whether a text is the place of a vault rather than its name.
@@ -87,9 +93,14 @@ impl Chosen {
         if let Some(settings) = VaultSettings::load(paths, &name)? {
             return Ok(Self::Here { called: name.to_string(), settings });
         }
-        let of_site = members::vaults(paths);
+        let client = ClientFile::load(paths)?;
+        let of_site = client.as_ref().map_or_else(|| members::vaults(paths), |client| client.vaults.clone());
         let found = of_site.iter().find(|access| access.name == name).cloned();
-        found.map(Self::There).ok_or_else(|| {
+        let found = found.map(|access| match client {
+            Some(client) => Self::Outside(client, access),
+            None => Self::There(access),
+        });
+        found.ok_or_else(|| {
             let mut known: Vec<String> =
                 VaultSettings::list(paths).unwrap_or_default().iter().map(ToString::to_string).collect();
             known.extend(of_site.iter().map(|access| access.name.to_string()));
@@ -105,7 +116,8 @@ impl Chosen {
     fn only(paths: &Paths) -> Result<Self, Problem> {
         let here = VaultSettings::list(paths)?;
         let mut names = here.clone();
-        names.extend(members::vaults(paths).into_iter().map(|access| access.name));
+        let of_site = ClientFile::load(paths)?.map_or_else(|| members::vaults(paths), |client| client.vaults);
+        names.extend(of_site.into_iter().map(|access| access.name));
         names.sort();
         names.dedup();
         match &names[..] {
@@ -132,11 +144,12 @@ impl Chosen {
                 Ok(Access { called, reached: Reached::Here { vault, control } })
             }
             Self::There(access) => {
-                // Somebody waits: a node that is away is told soon.
-                let patience = Patience { first: Duration::from_secs(5), ..Patience::default() };
-                let (session, vault) = open::open_patiently(paths, &access, patience)?;
-                let called = access.name.to_string();
-                Ok(Access { called, reached: Reached::There { session, access, vault } })
+                let (session, vault) = open::open_patiently(paths, &access, PATIENCE)?;
+                Ok(Access::there(session, access, vault))
+            }
+            Self::Outside(client, access) => {
+                let (session, vault) = client::open_session(paths, &client, &access, PATIENCE)?;
+                Ok(Access::there(session, access, vault))
             }
         }
     }
@@ -154,6 +167,10 @@ enum Reached {
 }
 
 impl Access {
+    fn there(session: Session, access: VaultAccess, vault: [u8; 16]) -> Self {
+        Self { called: access.name.to_string(), reached: Reached::There { session, access, vault } }
+    }
+
     /// What to call it towards the user.
     #[must_use]
     pub fn called(&self) -> &str {

@@ -6,7 +6,7 @@
 use super::{
     VaultSettings,
     keyring::{Keyring, OpenDomain},
-    unix_now,
+    tending, unix_now,
 };
 use crate::{paths::Paths, setup::NodeFile};
 use anshin_base::Problem;
@@ -100,7 +100,14 @@ pub fn make(
             ));
         }
     };
-    let file = match owner(paths, keyring)? {
+    let owner = owner(paths, keyring)?;
+    // What is made on a node of a site is for the site.
+    let serve = !make.attach && !matches!(owner, Owner::Machine);
+    if let Some(other) = tending::served(paths)?.first().filter(|_| serve) {
+        let message = format!("this node serves vault `{other}` already, and a node serves one");
+        return Err(Problem::new("vault-exists", message).hint("make it on another node"));
+    }
+    let file = match owner {
         Owner::Machine => {
             let machine = keyring.machine_or_new()?;
             let NewDomain { file, recovery, .. } =
@@ -124,7 +131,7 @@ pub fn make(
     if let Some(file) = &file {
         store_key_file(&vault, file)?;
     }
-    make.settings.save(paths, &make.name)?;
+    VaultSettings { serve, ..make.settings.clone() }.save(paths, &make.name)?;
     Ok(Made { vault, domain: file.map(|file| file.name) })
 }
 
@@ -144,7 +151,7 @@ pub fn make_usual(paths: &Paths) -> Result<(), Problem> {
             format!("`{}` is not UTF-8, which the place of a vault must be", place.display()),
         )
     })?;
-    let settings = VaultSettings { url: url.to_owned(), ..VaultSettings::default() };
+    let settings = VaultSettings { url: url.to_owned(), serve: true, ..VaultSettings::default() };
     let store = settings.place()?.store(true)?;
     match Vault::create(store, Options::default()) {
         Ok(_) | Err(VaultError::Exists(_)) => settings.save(paths, &name),

@@ -5,10 +5,11 @@ use crate::{
     paths::Paths,
     voter::{
         Client,
-        protocol::{FromVoter, ToVoter},
+        protocol::{FromVoter, ProposalOutcome, ToVoter},
     },
 };
-use anshin_ledger::State;
+use anshin_base::Problem;
+use anshin_ledger::{Command, State};
 use anshin_link::LinkError;
 use std::{
     net::SocketAddr,
@@ -17,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+/// For the ledger to decide; an election may be under way.
+const DECIDE_LIMIT: Duration = Duration::from_secs(15);
 /// Pause before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -92,7 +95,12 @@ pub fn look(paths: &Paths) -> Option<State> {
 /// The vaults of the site that this machine is a node of, with where they are served; none on any other machine.
 #[must_use]
 pub fn vaults(paths: &Paths) -> Vec<VaultAccess> {
-    let Some(state) = look(paths) else { return Vec::new() };
+    look(paths).map_or_else(Vec::new, |state| vaults_of(&state))
+}
+
+/// The vaults of a site, with where they are served.
+#[must_use]
+pub fn vaults_of(state: &State) -> Vec<VaultAccess> {
     let records = state.director.records();
     let served = records.vaults.values().filter_map(|vault| {
         let node = state.nodes.get(&vault.node)?;
@@ -103,4 +111,46 @@ pub fn vaults(paths: &Paths) -> Vec<VaultAccess> {
         Some(VaultAccess { name: vault.name.clone(), server: vault.node, addresses: addresses.collect() })
     });
     served.collect()
+}
+
+/// Proposes a change to the ledger through the voter at this socket.
+///
+/// # Errors
+/// `ledger-refused` with the reason, `no-quorum` if it cannot decide now.
+pub async fn propose(socket: &Path, command: Command) -> Result<(), Problem> {
+    let failed = |why: String| Problem::new("node-unreachable", format!("this node's voter: {why}"));
+    let ask = async {
+        let mut client = Client::connect(socket).await.map_err(|error| failed(error.to_string()))?;
+        let question = ToVoter::Propose { request: 1, command };
+        client.send(&question).await.map_err(|error| failed(error.to_string()))?;
+        loop {
+            if let FromVoter::Outcome { outcome, .. } =
+                client.next().await.map_err(|error| failed(error.to_string()))?
+            {
+                return match outcome {
+                    ProposalOutcome::Applied(_) => Ok(()),
+                    ProposalOutcome::Refused(refused) => {
+                        Err(Problem::new("ledger-refused", refused.to_string()))
+                    }
+                    ProposalOutcome::Dropped | ProposalOutcome::Unknown => Err(no_quorum()),
+                };
+            }
+        }
+    };
+    tokio::time::timeout(DECIDE_LIMIT, ask).await.unwrap_or_else(|_| Err(no_quorum()))
+}
+
+fn no_quorum() -> Problem {
+    Problem::new("no-quorum", "the ledger cannot decide now: too few voters are heard")
+        .hint("see which nodes are away: anshin status")
+}
+
+/// [`propose`] for a command.
+///
+/// # Errors
+/// As [`propose`].
+pub fn propose_now(paths: &Paths, command: Command) -> Result<(), Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Problem::new("runtime", format!("no runtime: {error}")))?;
+    runtime.block_on(propose(&paths.voter_socket(), command))
 }

@@ -10,6 +10,7 @@
 pub mod access;
 pub mod administer;
 pub mod admission;
+pub mod client;
 pub mod control;
 pub mod describe;
 pub mod door;
@@ -21,6 +22,10 @@ pub mod open;
 pub mod process;
 pub mod register;
 pub mod settings;
+pub mod tending;
+
+#[cfg(test)]
+mod hostile;
 
 pub use access::{Access, Chosen};
 pub use administer::{Answer, Task};

@@ -1,12 +1,12 @@
 //! A session of a data node with a vault of its site.
 
 use super::{
-    keyring::Keyring,
+    keyring::{Keyring, OpenDomain},
     link::{Patience, RemoteKeeper, remote::Target},
 };
 use crate::{backup::job::VaultAccess, paths::Paths};
 use anshin_base::Problem;
-use anshin_link::Credentials;
+use anshin_link::{Credentials, CredentialsOf, Identity};
 use anshin_vault::{Keeper, Session};
 use std::sync::Arc;
 
@@ -36,19 +36,28 @@ pub fn open_patiently(
         )
         .hint("run it on a data node")
     })?;
-    let credentials = Credentials::load(&paths.identity())?;
+    open_with(&*Credentials::load(&paths.identity())?, &domain, access, patience)
+}
+
+/// A session of whoever these credentials and keys are of.
+pub(super) fn open_with<I: Identity>(
+    credentials: &CredentialsOf<I>,
+    domain: &OpenDomain,
+    access: &VaultAccess,
+    patience: Patience,
+) -> Result<(Session, [u8; 16]), Problem> {
     let target = Target {
         vault: access.name.to_string(),
         server: access.server,
         addresses: access.addresses.clone(),
         domain: domain.keys.domain(),
     };
-    let keeper = RemoteKeeper::connect(&credentials, target, patience)?;
+    let keeper = RemoteKeeper::connect(credentials, target, patience)?;
     // Before any data: whoever finds the vault alone must find with it what the recovery key opens.
     if keeper.key_files()?.is_empty() {
         keeper.add_key_file(&domain.file.encode())?;
     }
     let vault = keeper.vault();
     let keeper: Arc<dyn Keeper> = Arc::new(keeper);
-    Ok((Session::new(keeper, domain.keys)?, vault))
+    Ok((Session::new(keeper, domain.keys.clone())?, vault))
 }

@@ -1,10 +1,6 @@
 //! A vault's process tells the ledger that it serves the vault, so that every node of the site finds it.
 
-use super::members::LedgerView;
-use crate::voter::{
-    Client,
-    protocol::{FromVoter, ProposalOutcome, ToVoter},
-};
+use super::members::{LedgerView, propose};
 use anshin_base::{NodeId, Problem};
 use anshin_director::{VaultName, record::Change, record::VaultRecord};
 use anshin_ledger::Command;
@@ -13,8 +9,6 @@ use std::{path::Path, time::Duration};
 
 /// How often the ledger is compared with what is.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// For the ledger to decide; an election may be under way.
-const DECIDE_LIMIT: Duration = Duration::from_secs(15);
 /// Backups into one vault at once, until somebody says otherwise.
 const CONCURRENT: u32 = 4;
 
@@ -77,31 +71,6 @@ fn wanted(
         concurrent: known.map_or(CONCURRENT, |known| known.concurrent),
     };
     Ok((known != Some(&record)).then_some(record))
-}
-
-async fn propose(socket: &Path, command: Command) -> Result<(), Problem> {
-    let failed = |why: String| Problem::new("vault-register", why);
-    let ask = async {
-        let mut client = Client::connect(socket).await.map_err(|error| failed(error.to_string()))?;
-        let question = ToVoter::Propose { request: 1, command };
-        client.send(&question).await.map_err(|error| failed(error.to_string()))?;
-        loop {
-            if let FromVoter::Outcome { outcome, .. } =
-                client.next().await.map_err(|error| failed(error.to_string()))?
-            {
-                return match outcome {
-                    ProposalOutcome::Applied(_) => Ok(()),
-                    ProposalOutcome::Refused(refused) => Err(failed(refused.to_string())),
-                    ProposalOutcome::Dropped | ProposalOutcome::Unknown => {
-                        Err(failed("the ledger cannot decide now".into()))
-                    }
-                };
-            }
-        }
-    };
-    tokio::time::timeout(DECIDE_LIMIT, ask)
-        .await
-        .unwrap_or_else(|_| Err(failed("the ledger did not decide in time".into())))
 }
 
 #[cfg(test)]

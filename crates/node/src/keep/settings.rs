@@ -20,6 +20,9 @@ pub struct VaultSettings {
     /// Secret access key of the object store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key: Option<String>,
+    /// This node serves it to its site.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serve: bool,
 }
 
 impl fmt::Debug for VaultSettings {
@@ -43,6 +46,7 @@ impl VaultSettings {
             url: url.to_owned(),
             access_key: variable("AWS_ACCESS_KEY_ID").filter(|_| is_bucket),
             secret_key: variable("AWS_SECRET_ACCESS_KEY").filter(|_| is_bucket),
+            serve: false,
         }
     }
 
@@ -64,9 +68,9 @@ impl VaultSettings {
                 .hint(format!("chmod 600 {}", path.display())));
         }
         // Not the parser's own message: it would quote the line, which may be the secret key.
-        toml::from_str(&text)
-            .map(Some)
-            .map_err(|_| problem("it is not understood".into()).hint("it holds url, access_key, secret_key"))
+        toml::from_str(&text).map(Some).map_err(|_| {
+            problem("it is not understood".into()).hint("it holds url, access_key, secret_key, serve")
+        })
     }
 
     /// Writes the settings.
@@ -129,6 +133,7 @@ mod tests {
             url: "s3://bucket".into(),
             access_key: Some("who".into()),
             secret_key: Some("hush".into()),
+            serve: true,
         };
         settings.save(&paths, &name).unwrap();
         assert_eq!(VaultSettings::load(&paths, &name).unwrap(), Some(settings.clone()));

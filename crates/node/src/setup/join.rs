@@ -7,7 +7,7 @@ use crate::{
     view::{JoinDone, JoinRequest, Role},
     voter,
 };
-use anshin_base::Problem;
+use anshin_base::{Problem, frame::Frame};
 use anshin_ledger::state::{Ports, Roles};
 use anshin_link::{Authority, JoinToken, NodeKey, identity::check_name, tls};
 use anshin_vault::DomainKeys;
@@ -84,15 +84,19 @@ fn roles_of(roles: &[Role]) -> Roles {
 }
 
 async fn ask(address: &str, token: &JoinToken, hello: &Hello) -> Result<Admission, String> {
+    server::read(&exchange(address, token, &server::frame(hello)?).await?)
+}
+
+/// Asks one question at the join endpoint, whose authority the token names.
+pub(super) async fn exchange(address: &str, token: &JoinToken, question: &Frame) -> Result<Frame, String> {
     let connect = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address));
     let stream = connect.await.map_err(|_| "no answer")?.map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(tls::join_client_config(token.authority));
     let handshake = tokio::time::timeout(CONNECT_LIMIT, connector.connect(tls::server_name(), stream));
     let stream = handshake.await.map_err(|_| "no TLS answer")?.map_err(|error| error.to_string())?;
     let (mut reader, mut writer) = anshin_link::framed::frames(stream, server::FRAME_SIZE_MAX, CONNECT_LIMIT);
-    writer.send(&server::frame(hello)?).await.map_err(|error| error.to_string())?;
-    let answer = reader.expect("the answer", ANSWER_LIMIT).await.map_err(|error| error.to_string())?;
-    server::read(&answer)
+    writer.send(question).await.map_err(|error| error.to_string())?;
+    reader.expect("the answer", ANSWER_LIMIT).await.map_err(|error| error.to_string())
 }
 
 fn settle(

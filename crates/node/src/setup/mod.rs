@@ -3,10 +3,12 @@
 //! Both end by writing the node file ([`crate::paths::Paths::node_file`]); the daemon waits for it. Whatever fails
 //! before that leaves nothing that a second attempt would stumble over.
 
+mod client;
 mod init;
 mod join;
 mod server;
 
+pub use client::{ClientGrant, ClientHello, ask_as_client};
 pub use init::init;
 pub use join::join;
 pub use server::{JoinServer, Propose};
@@ -159,7 +161,7 @@ impl KnownVoters {
 }
 
 /// Refuses to go on where a node exists already.
-fn refuse_second(paths: &Paths) -> Result<(), Problem> {
+pub(crate) fn refuse_second(paths: &Paths) -> Result<(), Problem> {
     match NodeFile::load(paths)? {
         None => Ok(()),
         Some(known) => Err(Problem::new(
@@ -208,6 +210,6 @@ fn unix_now() -> u64 {
 }
 
 /// What the ledger keeps of a token.
-fn token_hash(hash: [u8; 32]) -> String {
+pub(crate) fn token_hash(hash: [u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

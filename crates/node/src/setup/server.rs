@@ -3,7 +3,12 @@
 //! Everything that arrives here comes from strangers: sizes and times are bounded, and what is not a whole and proper
 //! question is closed with one line in the log.
 
-use super::{TOKEN_VALID_S, init::view_of, token_hash, unix_now};
+use super::{
+    TOKEN_VALID_S,
+    client::{self, ClientHello},
+    init::view_of,
+    token_hash, unix_now,
+};
 use crate::view::JoinToken as JoinTokenView;
 use anshin_base::{LedgerEpoch, Problem, VoterId, frame::Frame};
 use anshin_ledger::state::{
@@ -159,6 +164,10 @@ impl JoinServer {
         let (mut reader, mut writer) = anshin_link::framed::frames(stream, FRAME_SIZE_MAX, STRANGER_LIMIT);
         let question =
             reader.expect("the question", STRANGER_LIMIT).await.map_err(|error| error.to_string())?;
+        if let Some(hello) = ClientHello::read(&question)? {
+            let answer = self.admit_client(hello, peer).await;
+            return writer.send(&answer?).await.map_err(|error| error.to_string());
+        }
         let hello: Hello = read(&question)?;
         let name = hello.name.clone();
         let admission = match self.admit(hello).await {
@@ -172,6 +181,18 @@ impl JoinServer {
             }
         };
         writer.send(&frame(&admission)?).await.map_err(|error| error.to_string())
+    }
+
+    async fn admit_client(&self, hello: ClientHello, peer: SocketAddr) -> Result<Frame, String> {
+        let name = hello.name.clone();
+        let answer = client::admit(&self.authority, &self.propose, &(self.state)(), hello).await;
+        match &answer {
+            Ok(_) => tracing::info!(%peer, client = name, "a client joined"),
+            Err(problem) => {
+                tracing::warn!(%peer, client = name.escape_debug().to_string(), %problem, "a client was not let in");
+            }
+        }
+        client::answer(&answer)
     }
 
     async fn admit(&self, hello: Hello) -> Result<Grant, Problem> {

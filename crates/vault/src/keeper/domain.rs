@@ -1,5 +1,6 @@
 //! One key domain as the keeper serves it: its index, the packs being filled, and who must not be disturbed.
 
+use super::damage::Recorded;
 use super::rounds::{self, Round, Verdict};
 use super::upload::Uploader;
 use super::writer::Writer;
@@ -67,6 +68,8 @@ pub(crate) struct Domain {
     obsolete: Mutex<Vec<SegmentName>>,
     /// Segments that were found damaged since the vault was opened.
     pub damaged_segments: Mutex<Vec<SegmentName>>,
+    /// What is on record as damaged.
+    recorded: Mutex<Recorded>,
     /// Packs whose header or table cannot be read, and why.
     pub unreadable: Mutex<HashMap<PackName, VaultError>>,
 }
@@ -83,6 +86,7 @@ impl Domain {
             refreshing: Mutex::default(),
             obsolete: Mutex::default(),
             damaged_segments: Mutex::default(),
+            recorded: Mutex::default(),
             unreadable: Mutex::default(),
         });
         domain.refresh()?;
@@ -145,8 +149,12 @@ impl Domain {
         let listed: HashMap<PackName, u64> = self.list_packs()?.into_iter().collect();
         let known: HashSet<PackName> =
             self.index.segments().iter().flat_map(|s| s.packs.iter().map(|pack| pack.name)).collect();
+        self.read_damage()?;
+        let damage = self.known_damage();
         self.index.change_avoided(|avoided| {
             avoided.packs = condemned;
+            avoided.packs.extend(&damage.packs);
+            avoided.objects.extend(&damage.objects);
             avoided.packs.extend(known.iter().filter(|pack| !listed.contains_key(*pack)));
         });
         for (name, size) in listed {
@@ -156,6 +164,10 @@ impl Domain {
         }
         *seen = rounds;
         Ok(())
+    }
+
+    pub(crate) fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        lock(&self.recorded)
     }
 
     /// The rounds of garbage collection as of the last refresh.

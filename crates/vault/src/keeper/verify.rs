@@ -1,6 +1,7 @@
 //! Verification: every byte of the vault is read and compared with its checksum, every snapshot is walked. Without a key damage is
 //! named by pack and snapshot; with a key contents are compared with their ids, and who knows the trees can name files.
 
+use super::damage;
 use super::domain::Domain;
 use super::read::Copies;
 use super::report::{DamagedSnapshot, Finding, VerifyOptions, VerifyReport};
@@ -70,6 +71,7 @@ impl Vault {
                     SnapshotId::parse(own).is_some()
                 }
                 (Some("keys"), Some(_), Some(own)) => own.ends_with(".key"),
+                (Some("damaged"), Some(_), Some(own)) => damage::is_name(own),
                 (Some("gc"), Some(_), Some(_)) => true,
                 _ => DESCRIPTORS.contains(&&*name) || name.starts_with("probe/"),
             };
@@ -115,11 +117,15 @@ impl Domain {
         if index_was_bad || packs.not_indexed {
             self.rebuild_index()?;
         }
-        // From here on nothing damaged is relied on, so what is still found is intact.
+        // From here on nothing damaged is relied on, here or by whoever opens the vault later; so what is still found is intact. What
+        // was damaged and is no more, because the storage was put right, is relied on again.
+        let before = self.known_damage();
+        self.record_damage(&packs.bad, &packs.unreadable)?;
         self.index.change_avoided(|avoided| {
+            avoided.objects.retain(|object| !before.objects.contains(object));
             avoided.objects.extend(packs.bad.iter().copied());
-            avoided.packs.extend(packs.unreadable.iter().copied());
         });
+        self.refresh()?;
         for (name, why, objects) in packs.findings {
             let mut lost = Vec::new();
             for id in objects {
@@ -163,6 +169,17 @@ impl Domain {
                 "it cannot be read",
                 false,
             );
+        }
+        for (name, size) in self.store().list(&damage::prefix(self.id))? {
+            report.bytes += size;
+            if !self.recorded().contains_key(&name) {
+                report.find(
+                    Some(self.id),
+                    format!("damage record {name}"),
+                    "it cannot be read; it is made anew",
+                    true,
+                );
+            }
         }
         let prefix = format!("forgotten/{}/", self.id);
         for (name, size) in self.store().list(&prefix)? {

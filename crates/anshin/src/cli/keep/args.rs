@@ -329,6 +329,42 @@ pub struct KeepRules {
     pub keep_tag: Vec<String>,
 }
 
+/// `anshin client`
+#[derive(Debug, Subcommand)]
+pub enum Client {
+    /// Tokens with which machines become clients
+    #[command(subcommand)]
+    Token(ClientToken),
+    /// Make this machine a client: it can add backups, and nothing else
+    Join {
+        /// As printed by `client token create`
+        token: String,
+        /// Name of this client; its host name if not given
+        #[arg(long)]
+        name: Option<String>,
+        /// Write the recovery key into this file instead of asking for it to be typed back
+        #[arg(long, value_name = "FILE")]
+        recovery_key_file: Option<PathBuf>,
+        /// Print the recovery key and do not ask for it to be typed back
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `anshin client token`
+#[derive(Debug, Subcommand)]
+pub enum ClientToken {
+    /// Make a token with which one machine can become a client; on a data node
+    Create {
+        /// For a client of this name only
+        #[arg(long)]
+        name: Option<String>,
+        /// For how long, for example 30m or 7d
+        #[arg(long, value_parser = span)]
+        valid: Option<Span>,
+    },
+}
+
 fn span(text: &str) -> Result<Span, String> {
     text.parse::<Span>().map_err(|problem| problem.message)
 }

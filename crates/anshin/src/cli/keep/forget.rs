@@ -71,7 +71,7 @@ pub fn carry_out(asked: &Forget, out: &Out) -> Result<Ending, Problem> {
             "anshin forget SNAPSHOT…, or for example anshin forget --keep-daily 7 --keep-weekly 4 --dry-run",
         ));
     }
-    let (access, mut all) = pick::look(&asked.which)?;
+    let pick::Look { access, mut all, .. } = pick::look(&asked.which)?;
     let mut done = ForgetDone { dry_run: asked.dry_run, undo: asked.undo, ..ForgetDone::default() };
     if by_rules {
         all.retain(|told| told.clear.forgotten.is_none());

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod backup;
+mod client;
 mod forget;
 mod pick;
 mod progress;
@@ -15,6 +16,7 @@ mod snapshots;
 mod vault;
 
 pub use backup::carry_out as backup;
+pub use client::carry_out as client;
 pub use forget::carry_out as forget;
 pub use restore::carry_out as restore;
 pub use snapshots::carry_out as snapshots;

@@ -28,17 +28,26 @@ pub fn open(which: &Which) -> Result<Desk, Problem> {
     Ok(Desk { access, session })
 }
 
-/// Every snapshot as far as it can be seen from here: with what each says of itself where the key is, else without, for who
-/// serves the vault and has none.
+/// A vault as far as it can be seen from here.
+pub struct Look {
+    /// The vault.
+    pub access: Access,
+    /// Every snapshot, with what each says of itself where the key is.
+    pub all: Vec<Told>,
+    /// Why no more can be seen: for who serves the vault and has no key of what is in it, and for who lost it.
+    pub locked: Option<Problem>,
+}
+
+/// Opens a vault with this machine's key, or without one as far as that goes.
 ///
 /// # Errors
 /// What keeps the vault from being opened.
-pub fn look(which: &Which) -> Result<(Access, Vec<Told>), Problem> {
+pub fn look(which: &Which) -> Result<Look, Problem> {
     let access = vault::open(which)?;
-    match access.unlock(&vault::keyring(which)?) {
+    match vault::keyring(which).and_then(|keyring| access.unlock(&keyring)) {
         Ok(domain) => {
-            let told = all(&access.session(&domain, &host_name())?)?;
-            Ok((access, told))
+            let all = all(&access.session(&domain, &host_name())?)?;
+            Ok(Look { access, all, locked: None })
         }
         Err(locked) => {
             let Answer::Snapshots { snapshots } = access.administer(&Task::Snapshots)? else {
@@ -48,7 +57,8 @@ pub fn look(which: &Which) -> Result<(Access, Vec<Told>), Problem> {
                 return Err(locked);
             }
             let told = |clear| Told { clear, description: Seen::Locked, root: ChunkId([0; 32]) };
-            Ok((access, snapshots.into_iter().map(told).collect()))
+            let all = snapshots.into_iter().map(told).collect();
+            Ok(Look { access, all, locked: Some(locked) })
         }
     }
 }
@@ -120,7 +130,9 @@ impl Told {
 /// # Errors
 /// Why the vault cannot be read.
 pub fn all(session: &Session) -> Result<Vec<Told>, Problem> {
-    let snapshots = session.snapshots()?;
+    let mut snapshots = session.snapshots()?;
+    // Several may be sealed within one second of the keeper's clock.
+    snapshots.sort_by_key(|(snapshot, _)| (snapshot.sealed, snapshot.record.time));
     Ok(snapshots.iter().map(|(snapshot, meta)| Told::of(snapshot, session, meta.as_deref().ok())).collect())
 }
 

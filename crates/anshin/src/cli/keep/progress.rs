@@ -128,7 +128,7 @@ mod tests {
             ..Estimate::default()
         };
         let text = words(&progress, &estimate, b"srv/data/some/where/deep/in/the/tree", 80);
-        assert_eq!(text, "512 MiB of 1 GiB, 7 files, 64 MiB/s, 8 seconds left  …here/deep/in/the/tree");
+        assert_eq!(text, "512 MiB of 1 GiB, 7 files, 64 MiB/s, 8 seconds left  …ome/where/deep/in/the/tree");
         assert!(words(&progress, &estimate, &[b'x'; 200], 40).chars().count() <= 40);
     }
 }

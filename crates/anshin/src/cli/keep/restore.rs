@@ -8,7 +8,7 @@ use super::{
 use crate::cli::out::{Ending, Out};
 use anshin_base::Problem;
 use anshin_capture::{
-    CaptureError, Issue, Monitor, browse,
+    CaptureError, IssueKind, Issues, Monitor, browse,
     image::{restore_image, restore_stream},
     restore::{Conflict, Owners, RestoreOptions, RestorePlan, Selection, plan, restore, verify},
     tree::{Entry, EntryKind, Listing},
@@ -219,14 +219,14 @@ fn to_directory(
         done.kept += report.kept;
         done.bytes_written += report.bytes_written;
         done.bytes_equal += report.bytes_equal;
-        add_issues(done, &report.issues.first, report.issues.counts.values().sum());
+        add_issues(done, &report.issues);
     }
     if asked.verify {
         for part in &parts {
             let compared =
                 verify(&desk.session, &told.root, &part.selection, &part.target, &options, &monitor)?;
             *done.verified.get_or_insert(0) += compared.entries;
-            add_issues(done, &compared.issues.first, compared.issues.counts.values().sum());
+            add_issues(done, &compared.issues);
         }
     }
     if monitor.is_cancelled() {
@@ -247,9 +247,11 @@ fn add_plan(done: &mut RestoreDone, planned: RestorePlan, part: &Part) {
     done.in_the_way.extend(planned.in_the_way.iter().map(shown));
 }
 
-fn add_issues(done: &mut RestoreDone, first: &[Issue], count: u64) {
-    done.issue_count += count;
-    done.issues.extend(first.iter().map(ToString::to_string));
+/// What stays because that was asked for is counted by itself and is no issue.
+fn add_issues(done: &mut RestoreDone, issues: &Issues) {
+    done.issue_count += issues.counts.values().sum::<u64>() - issues.count(IssueKind::Kept);
+    let told = issues.first.iter().filter(|issue| issue.kind != IssueKind::Kept);
+    done.issues.extend(told.map(ToString::to_string));
 }
 
 /// What is asked for, each part with the directory that it goes into. A path that is in the snapshot as it stands is fetched

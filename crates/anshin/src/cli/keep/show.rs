@@ -2,6 +2,7 @@
 
 use super::{
     backup::BackupDone,
+    client::{JoinDone, TokenDone},
     forget::ForgetDone,
     pick::Told,
     restore::RestoreDone,
@@ -406,4 +407,28 @@ pub fn forget_done(style: Style, done: &ForgetDone) -> String {
         ),
     };
     text
+}
+
+/// A token was made.
+pub fn client_token(done: &TokenDone) -> String {
+    // Never wrapped: it is copied as one line.
+    format!(
+        "on the machine that is to be backed up, before {}, run:\n  anshin client join {}",
+        time(done.expires),
+        done.token
+    )
+}
+
+/// A machine became a client.
+pub fn client_joined(style: Style, done: &JoinDone) -> String {
+    let client = &done.client;
+    let mut text = format!("this machine is client {} of site {}\n", client.name, client.site);
+    if let Some(key) = &done.recovery_key {
+        let why = "write this recovery key down and put it away; it alone opens what this machine backs up when the machine is lost, is shown once and stored nowhere:";
+        let _ = write!(text, "\n{}\n\n    {key}\n\n", style.wrap(why, 0));
+    }
+    match client.vaults.is_empty() {
+        true => text + "the site has no vault yet; join again once it has",
+        false => text + "next: anshin backup PATH",
+    }
 }

@@ -23,12 +23,17 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::Arc};
 pub fn carry_out(command: Snapshots, out: &Out) -> Result<Ending, Problem> {
     match command {
         Snapshots::List { which, host, all } => {
-            let (_, mut told) = pick::look(&which)?;
+            let pick::Look { all: mut told, locked, .. } = pick::look(&which)?;
             told.retain(|told| {
                 (all || told.clear.forgotten.is_none())
                     && host.as_ref().is_none_or(|host| told.host() == host)
             });
             out.show(&told, |style| show::snapshots(style, &told))?;
+            if let Some(problem) = locked {
+                // What they are is counted; what is in them is not to be had here.
+                out.problem(&problem);
+                return Ok(Ending::Degraded);
+            }
         }
         Snapshots::Show { snapshot, path: None, recursive: false, which } => {
             let desk = pick::open(&which)?;

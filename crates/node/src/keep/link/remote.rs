@@ -11,7 +11,7 @@ use super::{
     wire::{Call, OBJECTS_SIZE, Part, Reply, VERSION},
 };
 use anshin_base::{NodeId, Problem, frame::Frame};
-use anshin_link::{Credentials, LinkError, tls};
+use anshin_link::{CredentialsOf, Identity, LinkError, tls};
 use anshin_vault::{ChunkId, DomainId, Keeper, Sealed, Snapshot, SnapshotId, SnapshotRecord, VaultError};
 use bytes::Bytes;
 use std::{
@@ -318,7 +318,11 @@ impl RemoteKeeper {
     ///
     /// # Errors
     /// `vault-unreachable`, or `vault-refused` with the server's reason.
-    pub fn connect(credentials: &Credentials, target: Target, patience: Patience) -> Result<Self, Problem> {
+    pub fn connect<I: Identity>(
+        credentials: &CredentialsOf<I>,
+        target: Target,
+        patience: Patience,
+    ) -> Result<Self, Problem> {
         let failed =
             |why: String| Problem::new("vault-link", format!("the link to a vault cannot be made: {why}"));
         let mut session = [0; 16];
