@@ -2,7 +2,12 @@
 
 use crate::run::Times;
 use anshin_base::{Millis, Problem};
-use anshin_node::{daemon, paths::Paths, setup::NodeFile};
+use anshin_node::{
+    backup::{Tools, plugin::postgresql},
+    daemon,
+    paths::Paths,
+    setup::NodeFile,
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -103,6 +108,32 @@ pub fn vault(name: &str, listen: Option<SocketAddr>) -> Result<(), Problem> {
         &anshin_director::VaultName::checked(name)?,
         listen.unwrap_or(usual),
     )
+}
+
+/// `anshin run backup`, `restore` and `archive`.
+///
+/// # Errors
+/// What keeps it from running, or that it was without success.
+pub fn executor(run: fn(&Tools) -> Result<bool, Problem>) -> Result<(), Problem> {
+    start_log();
+    let executable = std::env::current_exe();
+    let executable = executable.map_err(|error| Problem::new("backup-start", error.to_string()))?;
+    if run(&Tools::of_node(Paths::of_environment(), executable))? {
+        return Ok(());
+    }
+    Err(Problem::new("not-done", "it did not succeed; its last line on standard output says why"))
+}
+
+/// `anshin run plugin NAME`: a plugin that is part of this program.
+///
+/// # Errors
+/// If there is none of that name, or nobody who asks.
+pub fn plugin(name: &str) -> Result<(), Problem> {
+    start_log();
+    match name {
+        postgresql::NAME => postgresql::run(),
+        _ => Err(Problem::new("plugin-unknown", format!("there is no built-in plugin `{name}`"))),
+    }
 }
 
 /// `anshin run guard`.

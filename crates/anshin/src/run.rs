@@ -36,6 +36,17 @@ pub enum Process {
         #[arg(long)]
         listen: Option<SocketAddr>,
     },
+    /// One attempt of a backup; the job on standard input
+    Backup,
+    /// One restore; the job on standard input
+    Restore,
+    /// The continuous archive of a service's log; the job on standard input
+    Archive,
+    /// A built-in plugin
+    Plugin {
+        /// Its name
+        name: String,
+    },
     /// The holder of service addresses
     Guard,
     /// The small service that `./try` protects
@@ -76,6 +87,10 @@ pub fn process(process: &Process) -> Result<(), Problem> {
         Process::Voter => processes::voter(),
         Process::Volume { name, port, times } => processes::volume(name, *port, times),
         Process::Vault { name, listen } => processes::vault(name, *listen),
+        Process::Backup => processes::executor(anshin_node::backup::run_backup),
+        Process::Restore => processes::executor(anshin_node::backup::run_restore),
+        Process::Archive => processes::executor(anshin_node::backup::run_archive),
+        Process::Plugin { name } => processes::plugin(name),
         Process::Guard => processes::guard(),
         Process::Demo { dir, listen } => processes::demo(dir, *listen),
     }

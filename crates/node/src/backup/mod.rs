@@ -47,6 +47,13 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// Those of this node, whose program is `executable`.
+    #[must_use]
+    pub fn of_node(paths: Paths, executable: PathBuf) -> Self {
+        let vaults = Arc::new(vault::SiteVaults { paths: paths.clone() });
+        Self { paths, vaults, plugins: plugin::Places::usual(executable) }
+    }
+
     /// Where executors keep what the next one can use: files caches. Lost without harm.
     pub(crate) fn state(&self) -> Result<PathBuf, Problem> {
         let path = self.paths.var.join("backup");

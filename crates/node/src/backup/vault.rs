@@ -1,6 +1,7 @@
 //! How an executor reaches its vault.
 
 use super::job::VaultAccess;
+use crate::{keep::open::open_session, paths::Paths};
 use anshin_base::Problem;
 use anshin_vault::{DomainKeys, Keeper, Options, Place, Rights, Session, Vault};
 use std::{path::PathBuf, sync::Arc};
@@ -12,6 +13,18 @@ pub trait OpenVault: Send + Sync {
     /// # Errors
     /// Why the vault cannot be reached, or there is no key.
     fn open(&self, access: &VaultAccess) -> Result<Session, Problem>;
+}
+
+/// The vaults of the site, each at the node that serves it.
+pub struct SiteVaults {
+    /// Where this node keeps its identity and its keys.
+    pub paths: Paths,
+}
+
+impl OpenVault for SiteVaults {
+    fn open(&self, access: &VaultAccess) -> Result<Session, Problem> {
+        open_session(&self.paths, access)
+    }
 }
 
 /// A vault in a directory of this machine, with its keys at hand: for tests, and for measuring an executor by itself.

@@ -5,6 +5,7 @@ use anshin_base::Problem;
 use std::{
     io::{BufRead, Read, Write, stdin, stdout},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, channel},
 };
 
 /// A conversation over this process's standard input and output.
@@ -81,6 +82,17 @@ impl Guest {
     pub fn read_file(&self, path: &Path, name: String) -> Result<(), Problem> {
         let path: PathBuf = path.into();
         self.read(&Say::Read { path, name, exclude: Vec::new(), live: true, changing: true })
+    }
+
+    /// What is dropped when the executor is gone: nothing else is heard from it any more.
+    pub fn gone() -> Receiver<()> {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let mut rest = [0; 512];
+            while matches!(stdin().lock().read(&mut rest), Ok(count) if count > 0) {}
+            drop(sender);
+        });
+        receiver
     }
 
     /// Gives a small file.

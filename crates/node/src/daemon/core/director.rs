@@ -9,7 +9,6 @@ use crate::daemon::{
     messages::Message,
     parts::services,
 };
-use crate::keep::VaultSettings;
 use anshin_agent::release;
 use anshin_base::{Millis, Mono, NodeId};
 use anshin_director::{
@@ -116,7 +115,6 @@ impl Core {
         }
         (self.backups.looked, self.backups.led) = (mono, leads);
         self.keep_watching();
-        self.keep_vaults();
         let wall = UnixMillis(jiff::Timestamp::now().as_millisecond());
         let state = self.world.state.clone();
         let seen = observed(&self.world);
@@ -268,20 +266,6 @@ impl Core {
                     tracing::warn!(%vault, %problem, "a vault does not give up snapshots; it is asked again");
                 }
             });
-        }
-    }
-
-    /// A process for every store that this node has the settings of.
-    pub(super) fn keep_vaults(&mut self) {
-        let names = match VaultSettings::list(&self.setup.paths) {
-            Ok(names) => names,
-            Err(problem) => {
-                tracing::warn!(%problem, "the vaults of this node cannot be told");
-                return;
-            }
-        };
-        for name in names {
-            self.supervisor.want(&format!("vault-{name}"), &["run".into(), "vault".into(), name.0]);
         }
     }
 

@@ -8,9 +8,15 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     process::Stdio,
+    sync::mpsc::RecvTimeoutError,
+    time::Duration,
 };
 
-/// Runs until it is told to end by a signal, which ends `pg_receivewal` too.
+/// Between two looks at the program.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Runs until it is told to end by a signal, which ends `pg_receivewal` too, or until the executor is gone: what is left behind
+/// would keep the slot from the next one.
 pub fn archive(
     guest: &Guest,
     service: &str,
@@ -37,7 +43,17 @@ pub fn archive(
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().map_err(failed)?;
     guest.say(&Say::Ready)?;
-    let status = child.wait().map_err(failed)?;
+    let gone = Guest::gone();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if gone.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Problem::new("postgresql", "the executor is gone"));
+        }
+    };
     Err(Problem::new("postgresql", format!("pg_receivewal ended with {status}"))
         .hint("may PostgreSQL's own user connect for replication (`local replication all peer`), and is max_wal_senders above 0?"))
 }
