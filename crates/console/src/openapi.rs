@@ -38,6 +38,8 @@ use utoipa::OpenApi;
         plans::run_cancel,
         plans::run_hasten,
         plans::calendar,
+        plans::retention,
+        plans::catalog_rebuild,
         api::openapi,
     )
 )]

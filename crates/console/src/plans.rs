@@ -5,7 +5,8 @@ use crate::{
     serve::Shared,
 };
 use anshin_node::view::{
-    CalendarEntry, EndedRunView, PlanRun, PlanSet, PlanView, RunCancel, RunList, RunShow, RunsOpened,
+    CalendarEntry, CatalogRebuilt, EndedRunView, PlanRun, PlanSet, PlanView, RetentionView, RunCancel,
+    RunList, RunShow, RunsOpened,
 };
 use axum::{
     Json,
@@ -102,4 +103,18 @@ pub async fn run_hasten(State(shared): State<Shared>, Path(run): Path<u64>) -> R
     responses((status = 200, body = Vec<CalendarEntry>), (status = "default", body = ProblemSchema)))]
 pub async fn calendar(State(shared): State<Shared>) -> Reply<Vec<CalendarEntry>> {
     Ok(Json(shared.control.calendar().await?))
+}
+
+/// What the rules of a plan say of the snapshots that are there.
+#[utoipa::path(get, path = "/api/v1/plans/{name}/retention", tag = "backup", params(("name" = String, Path, description = "the plan")),
+    responses((status = 200, body = Vec<RetentionView>), (status = "default", body = ProblemSchema)))]
+pub async fn retention(State(shared): State<Shared>, Path(name): Path<String>) -> Reply<Vec<RetentionView>> {
+    Ok(Json(shared.control.retention(&name).await?))
+}
+
+/// Makes this node's catalog anew from the ledger and the vaults.
+#[utoipa::path(post, path = "/api/v1/catalog/rebuild", tag = "backup",
+    responses((status = 200, body = CatalogRebuilt), (status = "default", body = ProblemSchema)))]
+pub async fn catalog_rebuild(State(shared): State<Shared>) -> Reply<CatalogRebuilt> {
+    Ok(Json(shared.control.catalog_rebuild().await?))
 }

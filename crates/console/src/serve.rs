@@ -65,6 +65,8 @@ pub fn router(control: Arc<dyn Control>, surface: Surface) -> Router {
         .route("/runs/{id}", get(plans::run_show))
         .route("/runs/{id}/cancel", post(plans::run_cancel))
         .route("/runs/{id}/hasten", post(plans::run_hasten))
+        .route("/plans/{name}/retention", get(plans::retention))
+        .route("/catalog/rebuild", post(plans::catalog_rebuild))
         .route("/calendar", get(plans::calendar))
         .route("/openapi.json", get(api::openapi));
     Router::new()

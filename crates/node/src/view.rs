@@ -14,9 +14,9 @@ mod what_if;
 mod words;
 
 pub use backup::{
-    BackupFacts, CalendarEntry, CalendarMark, EndedRunView, GoodBackup, PlanRun, PlanSet, PlanView,
-    ProtectedView, RestoreDrill, RunCancel, RunList, RunOutcome, RunShow, RunStand, RunView, RunsOpened,
-    VaultView,
+    BackupFacts, CalendarEntry, CalendarMark, CatalogRebuilt, EndedRunView, GoodBackup, PlanRun, PlanSet,
+    PlanView, ProtectedView, RestoreDrill, RetentionVerdict, RetentionView, RunCancel, RunList, RunOutcome,
+    RunShow, RunStand, RunView, RunsOpened, VaultView,
 };
 pub use limits::{FENCING, Limit, NO_BACKUP, limits};
 pub use posture::{AGE_UNKNOWN_MS, Posture, PostureLine, age, posture};

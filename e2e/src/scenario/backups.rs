@@ -122,6 +122,7 @@ pub fn kill(stage: &mut Stage) -> Result<()> {
         if done["attempt"].as_u64().unwrap_or(0) < 2 {
             return refuse(format!("a dead server's attempt was counted: {done}"));
         }
+        one_snapshot(stage, &other, run)?;
         let snapshot = text(&done, "snapshot")?;
         let scratch = format!("/var/tmp/restored-{round}");
         stage.site.must(&other, &["restore", &snapshot, &file, "--to", &scratch])?;
@@ -159,6 +160,15 @@ fn ended(stage: &Stage, run: u64) -> Result<Value> {
     let active = stage.site.active()?;
     let run = look_until(stage, &active, run, |run| run["state"] == "ended")?;
     if run["outcome"] == "sealed" { Ok(run) } else { refuse(format!("the backup did not end well: {run}")) }
+}
+
+/// Of a run exactly one snapshot is in the vault, whatever its attempts have left.
+fn one_snapshot(stage: &Stage, node: &str, run: u64) -> Result<()> {
+    let listed = stage.site.must(node, &["snapshots", "list", "--json"])?;
+    match listed.matches(&format!("run-{run}/")).count() {
+        1 => Ok(()),
+        count => refuse(format!("{count} snapshots of run {run} are in the vault: {listed}")),
+    }
 }
 
 /// Looks at a run until it is as wanted.

@@ -137,7 +137,25 @@ fn protect(site: &Site, first: &str, options: &Options) -> Result<()> {
         }
         site.must(first, &words)?;
     }
+    if options.vault {
+        (options.progress)(&format!("{first}: the first backup"));
+        back_up(site, first)?;
+    }
     site.wait_protected(STEP).map(drop)
+}
+
+/// What was never backed up is not protected. A backup that was made by an earlier attempt is as good.
+fn back_up(site: &Site, first: &str) -> Result<()> {
+    site.wait("running", STEP, |status| status.service_node().is_some())?;
+    until("the nightly plan is there", || {
+        site.json(first, &["plan", "list"]).is_ok_and(|plans| plans.get(0).is_some())
+    })?;
+    let runs = site.json(first, &["runs", "list"])?;
+    let sealed = |run: &serde_json::Value| run["outcome"] == "sealed";
+    if runs["ended"].as_array().is_some_and(|ended| ended.iter().any(sealed)) {
+        return Ok(());
+    }
+    site.must(first, &["plan", "run", "nightly", "--wait"]).map(drop)
 }
 
 /// Puts a copy of the user's files on the volume, through the machine's part of its own directory.

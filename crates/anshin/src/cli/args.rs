@@ -78,6 +78,9 @@ pub enum Command {
     /// Runs of plans
     #[command(subcommand)]
     Runs(director::Runs),
+    /// The searchable record of runs, snapshots and files on this node
+    #[command(subcommand)]
+    Catalog(director::Catalog),
     /// Stores of backups, and their keys
     #[command(subcommand)]
     Vault(keep::Vault),

@@ -104,6 +104,7 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         Command::Token(command) => token(command, client, out).await,
         Command::Plan(command) => director::plan(command, client, out).await,
         Command::Runs(command) => director::runs(command, client, out).await,
+        Command::Catalog(command) => director::catalog(command, client, out).await,
         Command::Explain { subject } => {
             let answer: Explanation = client.get(&format!("explain/{}", part(&subject))).await?;
             out.show(&answer, |style| show::explanation(style, &answer))?;

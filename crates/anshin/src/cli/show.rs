@@ -166,6 +166,14 @@ pub fn drill(style: Style, report: &DrillReport) -> String {
     let total = report.total_ms.map(|ms| format!(", {} in all", age(ms))).unwrap_or_default();
     let mut parts = vec![format!("{what}{total}")];
     parts.extend(report.findings.iter().map(|finding| style.wrap(&format!("- {finding}"), 2)));
+    parts.extend(report.restores.iter().map(|restore| {
+        let verdict = if restore.good { "restored" } else { "NOT restored" };
+        let span = |seconds: Option<u64>, what: &str| {
+            seconds.map(|s| format!(", {what} {}", age(s.saturating_mul(1_000)))).unwrap_or_default()
+        };
+        let numbers = format!("{}{}", span(restore.rpo_s, "RPO"), span(restore.rto_s, "RTO"));
+        style.wrap(&format!("- {} {verdict}{numbers}: {}", restore.target, restore.summary), 2)
+    }));
     let times = &report.times;
     let steps = [
         ("detection", times.detection_ms),

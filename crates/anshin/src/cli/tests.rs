@@ -106,6 +106,7 @@ fn a_drill_shows_where_the_time_went() {
             program_ms: Some(610),
         },
         total_ms: Some(1_340),
+        restores: Vec::new(),
     };
     let planned = DrillReport {
         moved: false,

@@ -18,6 +18,8 @@ pub struct Settings {
     pub vaults: BTreeMap<VaultName, VaultSeen>,
     /// Snapshots that verification found damaged, and what it said.
     pub damaged: BTreeMap<SnapshotId, String>,
+    /// Snapshots that look unlike those before them ([`super::doubts`]), and how.
+    pub doubts: BTreeMap<SnapshotId, String>,
 }
 
 /// Reasons as they are found.
@@ -145,6 +147,9 @@ fn judge(
     if let Some(good) = &last_good {
         if let Some(why) = settings.damaged.get(&good.snapshot) {
             reasons.add(Colour::Red, format!("the newest good backup is damaged: {why}"));
+        }
+        if let Some(why) = settings.doubts.get(&good.snapshot) {
+            reasons.add(Colour::Amber, format!("the newest good backup looks unlike those before: {why}"));
         }
         if good.warnings > 0 {
             reasons.add(

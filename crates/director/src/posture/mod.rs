@@ -3,12 +3,14 @@
 //! Green is said only on evidence (I17): a good backup that is young enough and recorded where this node can see it.
 //! What is unknown is never green.
 
+mod doubt;
 mod judge;
 mod timeline;
 
 #[cfg(test)]
 mod tests;
 
+pub use doubt::doubts;
 pub use judge::{Settings, posture};
 pub use timeline::{Mark, Slot, timeline};
 

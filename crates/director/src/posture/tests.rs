@@ -246,3 +246,33 @@ proptest! {
         prop_assert_eq!(thing.colour == Colour::Green, well, "{:?}", thing);
     }
 }
+
+#[test]
+fn a_backup_unlike_those_before_is_amber_and_says_why() {
+    let mut records = records(|_| {});
+    for (number, new_bytes) in [(1, 1 << 20), (2, 1 << 20), (3, 1 << 20), (4, 1 << 30)] {
+        let at = day(number, 1);
+        let run = NewRun {
+            plan: "nightly".into(),
+            target: "service/db".into(),
+            locus: crate::plan::Locus::Service("db".into()),
+            cause: Cause::Operator("kim".into()),
+            occurrence: None,
+            due: at,
+        };
+        records.apply(&Change::Open { run, expect: at, passed: None, at }).unwrap();
+        let (run, place) = (records.run_last, Place::Node(NodeId(1)));
+        records.apply(&Change::Begin { run, expect: Attempt(0), place, session: 1, at }).unwrap();
+        let snapshot = format!("s{number}").as_str().into();
+        let sealed = Sealed { snapshot, files: 1_000, bytes: 1 << 30, new_bytes, warnings: 0 };
+        records.apply(&Change::Seal { run, attempt: Attempt(1), sealed, at: at.after(Span(60)) }).unwrap();
+        let settings = Settings { doubts: doubts(&records), ..seen() };
+        let thing = one(&records, &settings, day(number, 4));
+        assert_eq!(
+            thing.colour,
+            if number < 4 { Colour::Green } else { Colour::Amber },
+            "{number}: {thing:?}"
+        );
+        assert!(number < 4 || thing.reasons[0].contains("unlike those before"), "{thing:?}");
+    }
+}

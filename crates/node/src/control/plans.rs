@@ -2,7 +2,8 @@
 
 use super::Answer;
 use crate::view::{
-    CalendarEntry, EndedRunView, PlanRun, PlanSet, PlanView, RunCancel, RunList, RunShow, RunsOpened,
+    CalendarEntry, CatalogRebuilt, EndedRunView, PlanRun, PlanSet, PlanView, RetentionView, RunCancel,
+    RunList, RunShow, RunsOpened,
 };
 
 /// Plans and runs.
@@ -36,6 +37,12 @@ pub trait Plans: Send + Sync + 'static {
 
     /// Lets a run that waits for its next attempt try again now.
     fn run_hasten(&self, run: u64) -> Answer<'_, RunShow>;
+
+    /// What the rules of a plan say of the snapshots that are there.
+    fn retention<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<RetentionView>>;
+
+    /// Makes this node's catalog anew from the ledger and the vaults.
+    fn catalog_rebuild(&self) -> Answer<'_, CatalogRebuilt>;
 
     /// Runs of the last and the next days, oldest first.
     fn calendar(&self) -> Answer<'_, Vec<CalendarEntry>>;

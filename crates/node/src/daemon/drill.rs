@@ -89,7 +89,13 @@ pub async fn drill(site: &Site, request: DrillRequest) -> Result<DrillReport, Pr
     if request.failover {
         moved(site, &world, &service, from).await
     } else {
-        Ok(rehearsed(&world, &service, from))
+        let mut report = rehearsed(&world, &service, from);
+        report.restores = site.rehearse(Some(&name)).await?;
+        report.passed &= report.restores.iter().all(|restore| restore.good);
+        if report.restores.is_empty() && !world.state.director.records().vaults.is_empty() {
+            report.findings.push(format!("{name} was not backed up yet: no restore could be rehearsed"));
+        }
+        Ok(report)
     }
 }
 
@@ -124,6 +130,7 @@ fn rehearsed(world: &World, service: &Service, from: NodeId) -> DrillReport {
         findings,
         times: DrillTimes::default(),
         total_ms: None,
+        restores: Vec::new(),
     }
 }
 
@@ -171,6 +178,7 @@ async fn moved(
         findings: vec![finding, PLANNED.to_owned()],
         times: passage.map(times).unwrap_or_default(),
         total_ms: Some(total),
+        restores: Vec::new(),
     })
 }
 

@@ -80,6 +80,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
     let own = OwnNames { site: node.site.clone(), node: node.node.clone() };
     let (world, newest) = watch::channel(Arc::new(World { me: node.id, own, ..World::default() }));
     let (happenings, _) = broadcast::channel(HAPPENINGS_MAX);
+    let executable = options.executable.clone();
     let core = core::Core::new(core::Setup {
         me: node.id,
         voter_id: node.voter,
@@ -101,7 +102,12 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         Box::pin(async move { voter.propose(command).await })
     });
     let join = join_server(&paths, &node, propose.clone(), newest.clone())?;
-    Ok(Arc::new(Site { world: newest, propose, join, runner, happenings }))
+    // Without the site's keys the trees in a vault cannot be read, and no restore begins here.
+    let catalog = match node.data {
+        true => Some(director::Catalogue::start(paths.clone(), newest.clone(), propose.clone())?),
+        false => None,
+    };
+    Ok(Arc::new(Site { world: newest, propose, join, runner, happenings, catalog, paths, executable }))
 }
 
 async fn wait_for_node(paths: &Paths) -> Result<NodeFile, Problem> {

@@ -1,8 +1,9 @@
 //! The daemon's side of the public interface: every request becomes a look at the world or a command to the ledger.
 
-use super::{drill, explain, facts::facts, protect, timing, world::World};
+use super::{director::Catalogue, drill, explain, facts::facts, protect, timing, world::World};
 use crate::{
     control::{Answer, Control},
+    paths::Paths,
     setup::JoinServer,
     view::{
         DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
@@ -15,6 +16,7 @@ use anshin_base::{ByteSize, GroupId, NodeId, Problem};
 use anshin_ledger::state::{Command, NodeState, Refused, Replica, ServiceTarget, Volume};
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,6 +45,12 @@ pub struct Site {
     pub runner: Runner,
     /// What happens.
     pub happenings: broadcast::Sender<Happening>,
+    /// The catalog; None on a node that has no key of the site's data.
+    pub(super) catalog: Option<Arc<Catalogue>>,
+    /// The node's directories.
+    pub(super) paths: Paths,
+    /// The program, for processes that answers need.
+    pub(super) executable: PathBuf,
 }
 
 impl Site {

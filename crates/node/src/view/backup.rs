@@ -280,6 +280,39 @@ pub struct RunCancel {
     pub reason: Option<String>,
 }
 
+/// The catalog was made anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CatalogRebuilt {
+    /// Events and snapshots that it was made from.
+    pub facts: u64,
+}
+
+/// What the rules of a plan say of the snapshots of one target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetentionView {
+    /// Of what.
+    pub target: String,
+    /// Where they are.
+    pub vault: String,
+    /// In one line.
+    pub summary: String,
+    /// Newest first.
+    pub snapshots: Vec<RetentionVerdict>,
+}
+
+/// What becomes of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetentionVerdict {
+    /// Which.
+    pub snapshot: String,
+    /// When it was sealed, RFC 3339.
+    pub sealed: String,
+    /// Whether it stays.
+    pub keep: bool,
+    /// Why.
+    pub reasons: Vec<String>,
+}
+
 /// What stands at a point of the calendar of runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

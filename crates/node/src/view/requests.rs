@@ -1,6 +1,6 @@
 //! What can be asked of a node, and what it answers.
 
-use super::Role;
+use super::{RestoreDrill, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -248,6 +248,9 @@ pub struct DrillReport {
     pub times: DrillTimes,
     /// From the first step to the last; None if nothing was moved.
     pub total_ms: Option<u64>,
+    /// What was brought back into scratch and judged there.
+    #[serde(default)]
+    pub restores: Vec<RestoreDrill>,
 }
 
 /// Why something is as it is.

@@ -27,6 +27,11 @@ pub enum Plan {
         /// Its name
         name: String,
     },
+    /// Which snapshots its rules keep, and which will be given up
+    Retention {
+        /// Its name
+        name: String,
+    },
     /// Run it now
     Run {
         /// Its name
@@ -167,4 +172,11 @@ pub enum Runs {
     },
     /// Runs of the last and the next days
     Calendar,
+}
+
+/// `anshin catalog`
+#[derive(Debug, Subcommand)]
+pub enum Catalog {
+    /// Make this node's catalog anew from the ledger and the vaults
+    Rebuild,
 }

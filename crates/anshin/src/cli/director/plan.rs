@@ -12,7 +12,7 @@ use crate::cli::{
 };
 use anshin_base::Problem;
 use anshin_director::plan::Plan as Description;
-use anshin_node::view::{PlanRun, PlanSet, PlanView, RunsOpened, SiteStatus};
+use anshin_node::view::{PlanRun, PlanSet, PlanView, RetentionView, RunsOpened, SiteStatus};
 use std::{env, fs, io::Read, path::Path, process::Command};
 
 /// Carries out `anshin plan …`.
@@ -33,6 +33,11 @@ pub async fn plan(command: Plan, client: &Client, out: &Out) -> Result<Ending, P
             Ok(Ending::Ok)
         }
         Plan::Edit(asked) => edit(&asked, client, out).await,
+        Plan::Retention { name } => {
+            let found: Vec<RetentionView> = client.get(&format!("{}/retention", path(&name))).await?;
+            out.show(&found, |_| show::retention(&found))?;
+            Ok(Ending::Ok)
+        }
         Plan::Remove { name } => {
             client.delete(&path(&name)).await?;
             let text = format!("plan {name} is removed; what it has backed up stays");

@@ -3,7 +3,8 @@
 use crate::cli::{out::Style, status::clock};
 use anshin_base::ByteSize;
 use anshin_node::view::{
-    CalendarEntry, CalendarMark, EndedRunView, PlanView, RunList, RunOutcome, RunShow, RunStand, RunView, age,
+    CalendarEntry, CalendarMark, EndedRunView, PlanView, RetentionView, RunList, RunOutcome, RunShow,
+    RunStand, RunView, age,
 };
 
 /// Plans.
@@ -163,4 +164,25 @@ pub fn calendar(style: Style, entries: &[CalendarEntry]) -> String {
         vec![clock(&entry.at), entry.plan.clone(), entry.target.clone(), word.to_owned(), run, why]
     });
     style.table(&["WHEN", "PLAN", "WHAT", "STATE", "RUN", ""], rows.collect())
+}
+
+/// What the rules keep.
+pub fn retention(targets: &[RetentionView]) -> String {
+    if targets.is_empty() {
+        return "there is no snapshot of this plan yet".to_owned();
+    }
+    let one = |target: &RetentionView| {
+        let lines = target.snapshots.iter().map(|snapshot| {
+            let word = if snapshot.keep { "keep  " } else { "remove" };
+            format!(
+                "{word} {} {}  {}",
+                snapshot.snapshot,
+                clock(&snapshot.sealed),
+                snapshot.reasons.join("; ")
+            )
+        });
+        let head = format!("{} in vault {}: {}", target.target, target.vault, target.summary);
+        std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+    };
+    targets.iter().map(one).collect::<Vec<_>>().join("\n\n")
 }

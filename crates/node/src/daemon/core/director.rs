@@ -9,7 +9,6 @@ use crate::daemon::{
     messages::Message,
     parts::services,
 };
-use crate::keep::VaultSettings;
 use anshin_agent::release;
 use anshin_base::{Millis, Mono, NodeId};
 use anshin_director::{
@@ -37,7 +36,7 @@ const FORGOTTEN_FOR: Span = Span::hours(24);
 /// Events of backups that may wait.
 const EVENTS_MAX: usize = 1_024;
 /// Snapshots of a vault that a report names.
-const SNAPSHOTS_REPORTED: usize = 200;
+const SNAPSHOTS_REPORTED: usize = 50;
 
 /// What the core keeps of backups.
 pub struct Backups {
@@ -105,7 +104,7 @@ impl Backups {
 impl Core {
     /// Looks at runs and calendars; the leader carries out what comes of it.
     pub(super) fn direct(&mut self) {
-        let leads = self.world.leads() && self.knows_all_living();
+        let leads = self.world.leads();
         let mono = self.now();
         if mono.since(self.backups.looked) < LOOK_EVERY && leads == self.backups.led || !self.world.quorate {
             return;
@@ -116,13 +115,13 @@ impl Core {
         }
         (self.backups.looked, self.backups.led) = (mono, leads);
         self.keep_watching();
-        self.keep_vaults();
         let wall = UnixMillis(jiff::Timestamp::now().as_millisecond());
         let state = self.world.state.clone();
         let seen = observed(&self.world);
         let step = self.backups.scheduler.step(Now { wall, mono }, state.director.records(), &seen);
         self.world.director = Arc::new(DirectorNow::of(&step, wall, mono));
-        if leads {
+        // Orders of a leader that has not heard of everybody yet would be for attempts that others already speak of.
+        if leads && self.knows_all_living() {
             self.plan_nightly(wall);
             step.orders.into_iter().for_each(|order| self.carry_out(order));
         }
@@ -267,20 +266,6 @@ impl Core {
                     tracing::warn!(%vault, %problem, "a vault does not give up snapshots; it is asked again");
                 }
             });
-        }
-    }
-
-    /// A process for every store that this node has the settings of.
-    pub(super) fn keep_vaults(&mut self) {
-        let names = match VaultSettings::list(&self.setup.paths) {
-            Ok(names) => names,
-            Err(problem) => {
-                tracing::warn!(%problem, "the vaults of this node cannot be told");
-                return;
-            }
-        };
-        for name in names {
-            self.supervisor.want(&format!("vault-{name}"), &["run".into(), "vault".into(), name.0]);
         }
     }
 

@@ -11,6 +11,7 @@
 //! Every daemon makes the same step, so that each can show where runs stand; only the leading one carries out what came of
 //! it. A successor needs nothing of its predecessor: what must survive is in the ledger.
 
+mod catalog;
 mod executor;
 mod job;
 mod keeper;
@@ -20,11 +21,14 @@ mod observed;
 mod process;
 mod program;
 mod requests;
+mod restore;
+mod retain;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
+pub use catalog::Catalogue;
 pub use executor::Executor;
 pub use job::{NotReady, job};
 pub use keeper::{Keeper, KeeperSeen, Processes, watch};

@@ -1,6 +1,6 @@
 //! The daemon's answers about plans and runs: every change becomes a change of the records in the ledger.
 
-use super::{observed, view};
+use super::{Catalogue, observed, retain, view};
 use crate::{
     control::{Answer, plans::Plans},
     daemon::{
@@ -8,7 +8,8 @@ use crate::{
         world::World,
     },
     view::{
-        CalendarEntry, EndedRunView, PlanRun, PlanSet, PlanView, RunCancel, RunList, RunShow, RunsOpened,
+        CalendarEntry, CatalogRebuilt, EndedRunView, PlanRun, PlanSet, PlanView, RetentionVerdict,
+        RetentionView, RunCancel, RunList, RunShow, RunsOpened,
     },
 };
 use anshin_base::Problem;
@@ -18,7 +19,7 @@ use anshin_director::{
     record::{Applied, Cause, Change, NewRun, PlanRecord, Refused, RunState},
 };
 use anshin_ledger::{Applied as LedgerApplied, Command, Refused as LedgerRefused};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// A change that the ledger took is shown here as soon as the own ledger has applied it.
 const APPLY_LIMIT: Duration = Duration::from_secs(5);
@@ -177,7 +178,15 @@ impl Site {
         let world = self.now();
         let open = view::open_runs(&world).into_iter().find(|view| view.id == run).map(RunShow::Open);
         let ended = || view::ended(&world).find(|view| view.id == run).map(RunShow::Ended);
-        open.or_else(ended).ok_or_else(|| unknown("run", &run.to_string(), "list them: anshin runs list"))
+        open.or_else(ended)
+            .or_else(|| self.run_of_catalog(&world, run))
+            .ok_or_else(|| unknown("run", &run.to_string(), "list them: anshin runs list"))
+    }
+
+    /// A run that ended so long ago that the ledger no longer knows it.
+    fn run_of_catalog(&self, world: &World, run: u64) -> Option<RunShow> {
+        let found = self.catalog.as_ref()?.run(RunId(run)).ok()??;
+        Some(RunShow::Ended(view::of_catalog(world, &found.0, found.1.as_ref())))
     }
 
     async fn cancel(&self, run: u64, request: RunCancel) -> Result<EndedRunView, Problem> {
@@ -197,6 +206,23 @@ impl Site {
             RunShow::Ended(ended) => Ok(ended),
             RunShow::Open(_) => Err(Problem::new("internal", format!("run {run} is open again"))),
         }
+    }
+
+    fn catalog_here(&self) -> Result<Arc<Catalogue>, Problem> {
+        self.catalog.clone().ok_or_else(|| {
+            Problem::new("catalog-here-invalid", "this node keeps no catalog").hint("ask a data node")
+        })
+    }
+
+    async fn retention_of(&self, name: &str) -> Result<Vec<RetentionView>, Problem> {
+        self.plan(name)?;
+        let catalog = self.catalog_here()?;
+        let rows = tokio::task::spawn_blocking(move || catalog.snapshots()).await;
+        let rows = rows.map_err(|error| Problem::new("catalog", error.to_string()))??;
+        let world = self.now();
+        let decided = retain::verdicts(world.state.director.records(), &rows, wall());
+        let of_plan = decided.into_iter().filter(|decided| decided.plan.0 == name);
+        Ok(of_plan.map(retention_view).collect())
     }
 
     async fn hasten(&self, run: u64) -> Result<RunShow, Problem> {
@@ -257,8 +283,37 @@ impl Plans for Site {
         Box::pin(self.hasten(run))
     }
 
+    fn retention<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<RetentionView>> {
+        Box::pin(self.retention_of(name))
+    }
+
+    fn catalog_rebuild(&self) -> Answer<'_, CatalogRebuilt> {
+        Box::pin(async {
+            let catalog = self.catalog_here()?;
+            let rebuilt = tokio::task::spawn_blocking(move || catalog.rebuild()).await;
+            let facts = rebuilt.map_err(|error| Problem::new("catalog", error.to_string()))??;
+            Ok(CatalogRebuilt { facts })
+        })
+    }
+
     fn calendar(&self) -> Answer<'_, Vec<CalendarEntry>> {
         Box::pin(async { Ok(self.calendar_now()) })
+    }
+}
+
+fn retention_view(decided: retain::Decided) -> RetentionView {
+    let summary = decided.preview.summary();
+    let verdict = |verdict: anshin_director::retention::Verdict| RetentionVerdict {
+        snapshot: verdict.snapshot.0,
+        sealed: view::text(verdict.sealed),
+        keep: verdict.keep,
+        reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
+    };
+    RetentionView {
+        target: decided.target.0,
+        vault: decided.vault.0,
+        summary,
+        snapshots: decided.preview.verdicts.into_iter().map(verdict).collect(),
     }
 }
 

@@ -10,9 +10,9 @@ use crate::{
 };
 use anshin_director::{
     Span, UnixMillis,
-    catalog::{Ended, PassedRow, RunRow},
+    catalog::{Ended, PassedRow, RunRow, SnapshotRow},
     plan::Inventory,
-    posture::{Colour, Freshness, Mark, Protected, Settings, Slot, posture, timeline},
+    posture::{Colour, Freshness, Mark, Protected, Settings, Slot, doubts, posture, timeline},
     record::{Drill, Event, EventKind, LastGood, Outcome, Place, Progress, Records, RunReport},
     run::{self, Estimate, Observed, Stand},
 };
@@ -59,7 +59,7 @@ fn things(world: &World, records: &Records, seen: &Observed, now: UnixMillis) ->
             Freshness::AsOf(UnixMillis(now.0.saturating_sub(age).max(0)))
         }
     };
-    let settings = Settings { vaults: seen.vaults.clone(), ..Settings::default() };
+    let settings = Settings { vaults: seen.vaults.clone(), doubts: doubts(records), ..Settings::default() };
     posture(records, &seen.inventory, &settings, fresh, now).into_iter().map(thing).collect()
 }
 
@@ -205,6 +205,34 @@ fn ended_run(world: &World, report: &RunReport) -> EndedRunView {
         bytes: sealed.map_or(0, |sealed| sealed.bytes),
         new_bytes: sealed.map_or(0, |sealed| sealed.new_bytes),
         warnings: sealed.map_or(0, |sealed| sealed.warnings),
+    }
+}
+
+/// A run as the catalog has it.
+#[must_use]
+pub fn of_catalog(world: &World, row: &RunRow, snapshot: Option<&SnapshotRow>) -> EndedRunView {
+    EndedRunView {
+        id: row.run.0,
+        plan: row.plan.0.clone(),
+        target: row.target.0.clone(),
+        vault: row.vault.0.clone(),
+        attempt: row.attempt.0,
+        on: row.place.map(|place| name_of(world, place)),
+        due: row.due.map(text),
+        begun: row.begun.map(text),
+        point: row.point.map(text),
+        ended: text(row.ended),
+        outcome: match row.outcome {
+            Ended::Sealed => RunOutcome::Sealed,
+            Ended::Failed => RunOutcome::Failed,
+            Ended::Cancelled => RunOutcome::Cancelled,
+        },
+        reason: row.reason.clone(),
+        snapshot: row.snapshot.as_ref().map(|snapshot| snapshot.0.clone()),
+        files: snapshot.map_or(0, |snapshot| snapshot.files),
+        bytes: snapshot.map_or(0, |snapshot| snapshot.bytes),
+        new_bytes: snapshot.map_or(0, |snapshot| snapshot.new_bytes),
+        warnings: snapshot.map_or(0, |snapshot| snapshot.warnings),
     }
 }
 

@@ -1,0 +1,277 @@
+//! The catalog of a data node: a projection that catches up by itself, and is made anew when it cannot.
+//!
+//! A thread of its own, because a database and a vault are waited for. What it needs is the newest world; what it holds can be
+//! lost at any time (docs/decisions/0007).
+
+use super::retain;
+use crate::{
+    backup::job::VaultAccess,
+    daemon::world::World,
+    keep::{link::Patience, open::open_patiently},
+    paths::Paths,
+    setup::Propose,
+};
+use anshin_base::Problem;
+use anshin_director::{
+    PlanName, RunId, SnapshotId, UnixMillis, VaultName,
+    catalog::{
+        Catalog, CatalogError, Fact, Filter, Rebuild, RunRow, SnapshotRow, SqliteCatalog, VaultSnapshot,
+    },
+    record::{Records, Sealed},
+};
+use anshin_ledger::Command;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// How often it is looked for news.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is compared with what the vaults list: snapshots that were forgotten by hand show then.
+const COMPARE_EVERY: Duration = Duration::from_secs(3_600);
+/// After a comparison that could not be made.
+const COMPARE_AGAIN: Duration = Duration::from_secs(60);
+/// How often the rules of retention are applied.
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// A vault that cannot be reached now is compared with later.
+const HASTE: Patience = Patience { first: Duration::from_secs(5), resume: Duration::from_secs(10) };
+
+/// A request to make it anew, and where the answer goes.
+type Wish = SyncSender<Result<u64, Problem>>;
+
+/// The catalog of this node.
+pub struct Catalogue {
+    catalog: Mutex<SqliteCatalog>,
+    wishes: SyncSender<Wish>,
+}
+
+struct Keeping {
+    shared: Arc<Catalogue>,
+    world: watch::Receiver<Arc<World>>,
+    propose: Propose,
+    runtime: tokio::runtime::Handle,
+    paths: Paths,
+    compare_at: Instant,
+    retain_at: Instant,
+    /// What was said last, so that it is said once.
+    told: Option<String>,
+}
+
+impl Catalogue {
+    /// Opens the file, makes it anew if it cannot be used, and keeps it up from then on.
+    ///
+    /// # Errors
+    /// If the disk does not let it.
+    pub fn start(
+        paths: Paths,
+        world: watch::Receiver<Arc<World>>,
+        propose: Propose,
+    ) -> Result<Arc<Self>, Problem> {
+        let opened = SqliteCatalog::open(&file(&paths))?;
+        if let Some(note) = opened.note {
+            tracing::warn!(note, "catalog");
+        }
+        let (wishes, wished) = sync_channel(8);
+        let shared = Arc::new(Self { catalog: Mutex::new(opened.catalog), wishes });
+        let now = Instant::now();
+        let keeping = Keeping {
+            shared: shared.clone(),
+            world,
+            propose,
+            runtime: tokio::runtime::Handle::current(),
+            paths,
+            compare_at: now,
+            retain_at: now,
+            told: None,
+        };
+        std::thread::Builder::new()
+            .name("catalog".into())
+            .spawn(move || keeping.run(&wished))
+            .map_err(|error| Problem::new("catalog", format!("its thread cannot be started: {error}")))?;
+        Ok(shared)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SqliteCatalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes it anew from the ledger and the vaults; answers how many facts it was made from. Waits for it.
+    ///
+    /// # Errors
+    /// What kept it from that.
+    pub fn rebuild(&self) -> Result<u64, Problem> {
+        let (answer, answered) = sync_channel(1);
+        let busy = |_| Problem::new("catalog-busy", "the catalog is being made anew already");
+        self.wishes.try_send(answer).map_err(busy)?;
+        answered.recv().map_err(|_| Problem::new("catalog", "the catalog's thread has ended"))?
+    }
+
+    /// A run that has ended.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub fn run(&self, run: RunId) -> Result<Option<(RunRow, Option<SnapshotRow>)>, Problem> {
+        let catalog = self.lock();
+        let Some(row) = catalog.run(run)? else { return Ok(None) };
+        let snapshot = row.snapshot.as_ref().map(|id| catalog.snapshot(id)).transpose()?.flatten();
+        Ok(Some((row, snapshot)))
+    }
+
+    /// Every snapshot that is not forgotten.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotRow>, Problem> {
+        Ok(self.lock().snapshots(&Filter::default())?)
+    }
+}
+
+fn file(paths: &Paths) -> PathBuf {
+    paths.var.join("catalog.sqlite")
+}
+
+impl Keeping {
+    fn run(mut self, wishes: &Receiver<Wish>) {
+        loop {
+            match wishes.recv_timeout(LOOK_EVERY) {
+                Ok(wish) => {
+                    let world = self.world.borrow().clone();
+                    let _ = wish.send(self.rebuild(&world, false));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.world.has_changed().is_err() {
+                return;
+            }
+            let world = self.world.borrow().clone();
+            if world.state.site.is_none() {
+                continue;
+            }
+            let looked = self.look(&world);
+            self.tell(looked.err());
+        }
+    }
+
+    fn tell(&mut self, problem: Option<Problem>) {
+        let text = problem.map(|problem| problem.to_string());
+        if let Some(text) = text.as_ref().filter(|text| self.told.as_ref() != Some(text)) {
+            tracing::warn!("the catalog is behind: {text}");
+        }
+        self.told = text;
+    }
+
+    fn look(&mut self, world: &World) -> Result<(), Problem> {
+        let records = world.state.director.records();
+        self.catch_up(world, records)?;
+        let now = Instant::now();
+        if now >= self.compare_at && !records.vaults.is_empty() {
+            self.compare_at = now + COMPARE_AGAIN;
+            self.rebuild(world, true)?;
+            self.compare_at = now + COMPARE_EVERY;
+        }
+        if now >= self.retain_at && world.leads() {
+            self.retain_at = now + RETAIN_EVERY;
+            self.retain(records)?;
+        }
+        Ok(())
+    }
+
+    fn catch_up(&self, world: &World, records: &Records) -> Result<(), Problem> {
+        let position = self.shared.lock().position()?;
+        if position == records.position {
+            return Ok(());
+        }
+        // Ahead of the ledger: that was taken back to an earlier state, and what was projected since is not true.
+        let events = if position > records.position { None } else { records.events_after(position) };
+        let Some(events) = events else {
+            return self.rebuild(world, position < records.position).map(|_| ());
+        };
+        for event in events {
+            match self.shared.lock().apply(event) {
+                Ok(_) => {}
+                Err(CatalogError::Gap { .. }) => return self.rebuild(world, true).map(|_| ()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it anew, or completes it, from the events that the ledger still has and from what the vaults list.
+    fn rebuild(&self, world: &World, keep: bool) -> Result<u64, Problem> {
+        let records = world.state.director.records();
+        let mut facts: Vec<Fact> = records.events.iter().cloned().map(Fact::Event).collect();
+        let (mut complete, mut missing) = (Vec::new(), None);
+        for vault in records.vaults.keys() {
+            match self.list(world, vault) {
+                Ok(snapshots) => {
+                    facts.extend(snapshots.into_iter().map(Fact::Snapshot));
+                    complete.push(vault.clone());
+                }
+                Err(problem) => missing = Some(problem.context(format_args!("vault {vault}"))),
+            }
+        }
+        let how = Rebuild { keep, complete, position: records.position };
+        let taken = self.shared.lock().rebuild(&how, &mut facts.into_iter())?;
+        match missing {
+            // What is there is right, but not all of it may be there.
+            Some(problem) => Err(problem),
+            None => Ok(taken),
+        }
+    }
+
+    fn list(&self, world: &World, name: &VaultName) -> Result<Vec<VaultSnapshot>, Problem> {
+        let unknown = || Problem::new("vault-unknown", format!("vault {name} is not known here"));
+        let record = world.state.director.records().vaults.get(name).ok_or_else(unknown)?;
+        let node = world.state.nodes.get(&record.node).ok_or_else(unknown)?;
+        let at = |address: &String| Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, node.ports.vault));
+        let access = VaultAccess {
+            name: name.clone(),
+            server: node.id,
+            addresses: node.addresses.iter().filter_map(at).collect(),
+        };
+        let (session, _) = open_patiently(&self.paths, &access, HASTE)?;
+        let all = session.keeper().snapshots()?;
+        Ok(all.iter().filter_map(|snapshot| listed(name, snapshot)).collect())
+    }
+
+    /// Gives up what no rule keeps. The vault is told by the daemon of its node, once the ledger has it.
+    fn retain(&self, records: &Records) -> Result<(), Problem> {
+        let rows = self.shared.snapshots()?;
+        let now = UnixMillis(jiff::Timestamp::now().as_millisecond());
+        for change in retain::changes(records, &rows, now) {
+            let proposed = self.runtime.block_on((self.propose)(Command::Director(change)))?;
+            if let Err(refused) = proposed {
+                tracing::warn!(%refused, "snapshots are not given up");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot that names a run and is not forgotten, as the vault lists it.
+fn listed(vault: &VaultName, snapshot: &anshin_vault::Snapshot) -> Option<VaultSnapshot> {
+    let record = &snapshot.record;
+    let label = record.run.parse().ok()?;
+    let seconds = i64::try_from(snapshot.sealed).ok()?;
+    snapshot.forgotten.is_none().then(|| VaultSnapshot {
+        vault: vault.clone(),
+        plan: PlanName(record.plan.clone()),
+        label,
+        at: UnixMillis(seconds.saturating_mul(1_000)),
+        sealed: Sealed {
+            snapshot: SnapshotId(record.id.to_string()),
+            files: record.stats.entries,
+            bytes: record.stats.bytes,
+            new_bytes: record.stats.new_bytes,
+            warnings: 0,
+        },
+    })
+}
