@@ -119,7 +119,7 @@ fuzz_smoke() {
 }
 
 lab_packages() {
-    need_packages iproute2 nftables e2fsprogs fuse3 procps curl resource-agents postgresql fio libnbd-bin qemu-utils tcpdump bc \
+    need_packages iproute2 iputils-ping nftables e2fsprogs fuse3 procps curl resource-agents postgresql fio libnbd-bin qemu-utils tcpdump bc \
         acl attr libcap2-bin rsync xfsprogs btrfs-progs
 }
 

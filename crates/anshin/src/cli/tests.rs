@@ -183,11 +183,13 @@ fn protect_refuses_what_it_cannot_run_and_says_what_to_write() {
 }
 
 #[test]
-fn the_vault_role_is_refused_with_the_reason() {
-    let error =
-        Cli::try_parse_from(["anshin", "join", "an1.x", "--role", "witness,vault"]).unwrap_err().to_string();
-    assert!(error.contains("comes with backup"), "{error}");
-    assert!(Cli::try_parse_from(["anshin", "join", "an1.x", "--role", "witness"]).is_ok());
+fn roles_may_be_combined_and_others_are_refused() {
+    let join = |role| Cli::try_parse_from(["anshin", "join", "an1.x", "--role", role]);
+    for good in ["data", "witness", "witness,vault", "data,vault"] {
+        assert!(join(good).is_ok(), "{good}");
+    }
+    let error = join("witness,boss").unwrap_err().to_string();
+    assert!(error.contains("data, witness or vault"), "{error}");
 }
 
 #[test]

@@ -64,10 +64,12 @@ async fn the_job_goes_in_and_what_is_said_comes_out() {
 #[tokio::test]
 async fn its_input_stays_open_while_it_works() {
     let scratch = Scratch::new();
-    // `read` ends with success only if another line came, with failure when the input is closed.
+    // `read` ends only when another line comes or the input is closed. What a shell starts with `&` has no input of its own
+    // accord, so it is handed over under another number.
     let script = r#"
         read -r job
-        ( read -r more; touch "$0.closed" ) <&0 &
+        exec 3<&0
+        ( read -r more <&3; touch "$0.closed" ) &
         sleep 0.3
         if [ -e "$0.closed" ]; then reason=closed; else reason=open; fi
         echo "{\"failed\":{\"reason\":\"$reason\",\"again\":true}}""#;
