@@ -6,6 +6,7 @@ use super::{
     administer::{Answer, Task, carry_out},
     client::{self, ClientFile},
     control,
+    door::SITE_WRITER,
     keyring::{Keyring, OpenDomain},
     link::Patience,
     members, open,
@@ -255,7 +256,14 @@ impl Access {
     pub fn session(&self, domain: &OpenDomain, client: &str) -> Result<Session, Problem> {
         let keeper: Arc<dyn Keeper> = match &self.reached {
             Reached::Here { vault, .. } => {
-                Arc::new(vault.handle(domain.keys.domain(), client, Rights::ADMINISTRATOR, false)?)
+                let writer = if domain.of_site { SITE_WRITER } else { client };
+                Arc::new(vault.handle_of(
+                    domain.keys.domain(),
+                    client,
+                    writer,
+                    Rights::ADMINISTRATOR,
+                    false,
+                )?)
             }
             Reached::There { session, .. } => session.keeper().clone(),
         };

@@ -4,9 +4,9 @@
 //! process when they arrive over its control socket.
 
 use anshin_base::Problem;
-use anshin_vault::{DomainId, Snapshot, SnapshotId, Vault, VerifyOptions};
+use anshin_vault::{DomainId, Snapshot, SnapshotId, Vault, VaultError, VerifyOptions};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something to do with a vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,19 +20,15 @@ pub enum Task {
     Gc,
     /// Every snapshot of every domain. Answered by [`Answer::Snapshots`].
     Snapshots,
-    /// Mark a snapshot as forgotten. Answered by [`Answer::Done`].
+    /// Mark snapshots as forgotten. One that is not there is no failure. Answered by [`Answer::Done`].
     Forget {
-        /// Its key domain.
-        domain: String,
-        /// Which.
-        snapshot: String,
+        /// Which, by their ids of 32 digits.
+        snapshots: Vec<String>,
     },
-    /// Take a forgotten snapshot back. Answered by [`Answer::Done`].
+    /// Take forgotten snapshots back. Answered by [`Answer::Done`].
     Remember {
-        /// Its key domain.
-        domain: String,
         /// Which.
-        snapshot: String,
+        snapshots: Vec<String>,
     },
 }
 
@@ -239,22 +235,51 @@ fn attempt(vault: &Vault, task: &Task) -> Result<Answer, Problem> {
                 all.iter().map(|(domain, snapshot)| ClearSnapshot::of(*domain, snapshot)).collect();
             Answer::Snapshots { snapshots }
         }
-        Task::Forget { domain, snapshot } => {
-            let (domain, snapshot) = named(domain, snapshot)?;
-            vault.forget(domain, snapshot)?;
+        Task::Forget { snapshots } => {
+            let (found, mut left) = named(vault, snapshots)?;
+            for (domain, snapshot) in found {
+                gone_is_fine(vault.forget(domain, snapshot))?;
+            }
+            // One that cannot be read is in no list and can be given up all the same.
+            if !left.is_empty() {
+                for domain in vault.domains()? {
+                    left.retain(|snapshot| !matches!(vault.forget(domain, *snapshot), Ok(())));
+                }
+            }
             Answer::Done
         }
-        Task::Remember { domain, snapshot } => {
-            let (domain, snapshot) = named(domain, snapshot)?;
-            vault.remember(domain, snapshot)?;
+        Task::Remember { snapshots } => {
+            for (domain, snapshot) in named(vault, snapshots)?.0 {
+                vault.remember(domain, snapshot)?;
+            }
             Answer::Done
         }
     })
 }
 
-fn named(domain: &str, snapshot: &str) -> Result<(DomainId, SnapshotId), Problem> {
-    let found = DomainId::parse(domain).zip(SnapshotId::parse(snapshot));
-    found.ok_or_else(|| Problem::new("snapshot-format", format!("`{domain}/{snapshot}` names no snapshot")))
+/// The snapshots of these ids, with their key domains; and the ids that are in no list.
+#[allow(clippy::type_complexity)]
+fn named(
+    vault: &Vault,
+    ids: &[String],
+) -> Result<(Vec<(DomainId, SnapshotId)>, BTreeSet<SnapshotId>), Problem> {
+    let parse = |id: &String| {
+        SnapshotId::parse(id).ok_or_else(|| {
+            Problem::new("snapshot-format", format!("`{}` names no snapshot", id.escape_debug()))
+        })
+    };
+    let mut left = ids.iter().map(parse).collect::<Result<BTreeSet<SnapshotId>, Problem>>()?;
+    let all = vault.snapshots()?.into_iter().map(|(domain, snapshot)| (domain, snapshot.record.id));
+    let found: Vec<_> = all.filter(|(_, id)| left.contains(id)).collect();
+    found.iter().for_each(|(_, id)| drop(left.remove(id)));
+    Ok((found, left))
+}
+
+fn gone_is_fine(done: Result<(), VaultError>) -> Result<(), VaultError> {
+    match done {
+        Err(VaultError::NotFound(_)) => Ok(()),
+        other => other,
+    }
 }
 
 fn status(vault: &Vault) -> Result<VaultStatus, Problem> {

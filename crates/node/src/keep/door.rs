@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Under which name the objects of all data nodes count.
-const SITE_WRITER: &str = "site";
+pub(super) const SITE_WRITER: &str = "site";
 
 /// Which key domain belongs to whom: whoever comes with one first keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,8 @@ pub struct OpenDomain {
     pub keys: DomainKeys,
     /// The key file that was opened.
     pub file: KeyFile,
+    /// It is the site's, whose data nodes trust each other's objects.
+    pub of_site: bool,
 }
 
 impl Keyring {
@@ -105,7 +107,7 @@ impl Keyring {
         let machine =
             self.machine.as_ref().ok_or_else(|| problem("this machine's key is not there".into()))?;
         let keys = file.unlock(machine.secret()).map_err(|error| problem(error.to_string()))?;
-        Ok(Some(OpenDomain { keys, file }))
+        Ok(Some(OpenDomain { keys, file, of_site: true }))
     }
 
     /// Takes the site's key domain, new or as another data node handed it over (docs/decisions/0009).
@@ -116,7 +118,7 @@ impl Keyring {
         let machine = self.machine_or_new()?;
         let file = KeyFile::of(&keys, &format!("site {site}"), machine.secret(), label, unix_now())?;
         write_private(&self.site_file(), &file.encode())?;
-        Ok(OpenDomain { keys, file })
+        Ok(OpenDomain { keys, file, of_site: true })
     }
 
     /// The copies. One that is damaged is no loss while the vault has its own; it is left out.
@@ -143,7 +145,8 @@ impl Keyring {
         let copies = self.copies();
         let mut of_domain = copies.iter().filter(|file| file.domain == domain);
         of_domain.find_map(|file| {
-            Some(OpenDomain { keys: file.unlock(machine.secret()).ok()?, file: file.clone() })
+            let keys = file.unlock(machine.secret()).ok()?;
+            Some(OpenDomain { keys, file: file.clone(), of_site: false })
         })
     }
 
@@ -165,7 +168,7 @@ impl Keyring {
                 return Ok(open);
             }
             match file.unlock(machine.secret()) {
-                Ok(keys) => return Ok(OpenDomain { keys, file: file.clone() }),
+                Ok(keys) => return Ok(OpenDomain { keys, file: file.clone(), of_site: false }),
                 Err(VaultError::Key(_)) => {}
                 Err(error) => return Err(error.into()),
             }

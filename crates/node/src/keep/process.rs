@@ -16,8 +16,26 @@ use anshin_base::Problem;
 use anshin_director::VaultName;
 use anshin_link::Credentials;
 use anshin_vault::{Options, Vault};
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// When garbage is collected first, and how often: what is forgotten waits for days anyway.
+const GC_FIRST: Duration = Duration::from_secs(3_600);
+const GC_EVERY: Duration = Duration::from_secs(12 * 3_600);
+
+/// Collects garbage from time to time, beside backups.
+async fn collect_garbage(vault: Arc<Vault>) {
+    tokio::time::sleep(GC_FIRST).await;
+    loop {
+        let collected = vault.clone();
+        match tokio::task::spawn_blocking(move || collected.gc()).await {
+            Ok(Ok(report)) => tracing::info!(?report, "garbage was collected"),
+            Ok(Err(error)) => tracing::error!(%error, "garbage could not be collected"),
+            Err(error) => tracing::error!(%error, "collecting garbage ended badly"),
+        }
+        tokio::time::sleep(GC_EVERY).await;
+    }
+}
 
 /// Serves a vault until SIGTERM or SIGINT. Of a run only its present attempt may be sealed.
 ///
@@ -66,6 +84,7 @@ pub fn run_with(
         let (registered, socket, known, node) =
             (vault.clone(), paths.voter_socket(), name.clone(), credentials.identity().node);
         tokio::spawn(async move { keep_registered(ledger, &socket, &registered, &known, node).await });
+        tokio::spawn(collect_garbage(vault.clone()));
         let path = paths.vault_control(&name.0);
         tokio::select! {
             ended = control::serve(vault.clone(), &path) => ended?,

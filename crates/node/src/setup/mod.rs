@@ -7,6 +7,8 @@ mod client;
 mod init;
 mod join;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{ClientGrant, ClientHello, ask_as_client};
 pub use init::init;

@@ -499,14 +499,18 @@ fn i11_a_green_site_without_machine_fencing_says_what_a_paused_server_may_do_and
     let mut facts = healthy();
     let status = SiteStatus::from_facts(facts.clone());
     assert_eq!(status.posture.level, Level::Green);
-    let about_fencing = |facts: &SiteFacts| -> Vec<Limit> {
+    let about_fencing = |facts: &Facts| -> Vec<Limit> {
         limits(facts).into_iter().filter(|limit| limit.subject == FENCING).collect()
     };
     let [limit] = &about_fencing(&facts)[..] else { panic!("{:?}", status.limits) };
     assert_eq!((limit.subject.as_str(), limit.bound_ms), (FENCING, Some(3_000)));
     assert!(limit.sentence.contains("up to 3 s") && limit.sentence.contains("cannot write"), "{limit:?}");
     facts.times.lease_ms = 8_000;
-    assert_eq!(about_fencing(&facts)[0].bound_ms, Some(8_000), "a paused virtual machine wakes with its lease");
+    assert_eq!(
+        about_fencing(&facts)[0].bound_ms,
+        Some(8_000),
+        "a paused virtual machine wakes with its lease"
+    );
     facts.machine_fencing = true;
     assert_eq!(about_fencing(&facts), []);
 }

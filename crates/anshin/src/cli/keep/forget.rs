@@ -13,6 +13,7 @@ use anshin_director::{
     retention::{Candidate, Preview, Standing, decide},
 };
 use anshin_node::keep::{Access, Task};
+use anshin_vault::SnapshotId as VaultSnapshotId;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -81,24 +82,24 @@ pub fn carry_out(asked: &Forget, out: &Out) -> Result<Ending, Problem> {
         done.forgotten = removed.map(|verdict| verdict.snapshot.clone()).collect();
     } else {
         for text in &asked.snapshots {
-            done.forgotten.push(pick::named(all.clone(), text)?.clear.id);
+            let id = match pick::named(all.clone(), text) {
+                Ok(told) => told.clear.id,
+                // One that cannot be read is in no list, and is given up by its whole id, as a verification names it.
+                Err(_) if !asked.undo && VaultSnapshotId::parse(text).is_some() => text.clone(),
+                Err(problem) => return Err(problem),
+            };
+            done.forgotten.push(id);
         }
     }
     if !asked.dry_run {
-        for told in all.iter().filter(|told| done.forgotten.contains(&told.clear.id)) {
-            mark(&access, &told.clear.domain, &told.clear.id, asked.undo)?;
-        }
+        mark(&access, done.forgotten.clone(), asked.undo)?;
     }
     out.show(&done, |style| show::forget_done(style, &done))?;
     Ok(Ending::Ok)
 }
 
-fn mark(access: &Access, domain: &str, snapshot: &str, undo: bool) -> Result<(), Problem> {
-    let (domain, snapshot) = (domain.to_owned(), snapshot.to_owned());
-    let task = match undo {
-        true => Task::Remember { domain, snapshot },
-        false => Task::Forget { domain, snapshot },
-    };
+fn mark(access: &Access, snapshots: Vec<String>, undo: bool) -> Result<(), Problem> {
+    let task = if undo { Task::Remember { snapshots } } else { Task::Forget { snapshots } };
     match access.administer(&task)? {
         anshin_node::keep::Answer::Done => Ok(()),
         _ => Err(vault::odd_answer()),

@@ -92,13 +92,15 @@ impl Keeper for Processes {
 
     fn forget<'a>(&'a self, vault: &'a VaultName, wanted: Vec<SnapshotId>, why: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
-            for snapshot in self.snapshots(vault).await? {
-                let asked = wanted.iter().any(|wanted| wanted.0 == snapshot.id);
-                if asked && snapshot.forgotten.is_none() {
-                    tracing::info!(%vault, snapshot = snapshot.id, why, "a snapshot is given up");
-                    let task = Task::Forget { domain: snapshot.domain, snapshot: snapshot.id };
-                    self.ask(vault, task).await?;
-                }
+            let all = self.snapshots(vault).await?;
+            let asked = |snapshot: &&ClearSnapshot| {
+                snapshot.forgotten.is_none() && wanted.iter().any(|wanted| wanted.0 == snapshot.id)
+            };
+            let snapshots: Vec<String> =
+                all.iter().filter(asked).map(|snapshot| snapshot.id.clone()).collect();
+            if !snapshots.is_empty() {
+                tracing::info!(%vault, ?snapshots, why, "snapshots are given up");
+                self.ask(vault, Task::Forget { snapshots }).await?;
             }
             Ok(())
         })
