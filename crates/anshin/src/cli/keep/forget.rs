@@ -132,8 +132,15 @@ fn judge(all: &[Told], keep: &Keep) -> Result<Vec<Group>, Problem> {
     let zone = jiff::tz::TimeZone::system();
     let now = UnixMillis::from(jiff::Timestamp::now());
     let mut groups = Vec::new();
-    for ((host, plan, what), told) in things {
-        let candidates: Vec<Candidate> = told.iter().map(|told| candidate(told, &plan, &what)).collect();
+    for ((host, plan, what), mut told) in things {
+        told.sort_by_key(|told| (told.clear.sealed, told.clear.time));
+        let mut candidates: Vec<Candidate> = told.iter().map(|told| candidate(told, &plan, &what)).collect();
+        // A vault's clock has seconds: of those sealed within one, the newest is the one that was read last.
+        for at in 1..candidates.len() {
+            if candidates[at].sealed <= candidates[at - 1].sealed {
+                candidates[at].sealed = UnixMillis(candidates[at - 1].sealed.0 + 1);
+            }
+        }
         let preview = Preview { verdicts: decide(&candidates, keep, true, &zone, now) };
         let verdicts = preview.verdicts.iter().map(|verdict| Verdict {
             snapshot: verdict.snapshot.0.clone(),
