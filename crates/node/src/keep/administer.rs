@@ -271,7 +271,9 @@ fn named(
     let mut left = ids.iter().map(parse).collect::<Result<BTreeSet<SnapshotId>, Problem>>()?;
     let all = vault.snapshots()?.into_iter().map(|(domain, snapshot)| (domain, snapshot.record.id));
     let found: Vec<_> = all.filter(|(_, id)| left.contains(id)).collect();
-    found.iter().for_each(|(_, id)| drop(left.remove(id)));
+    for (_, id) in &found {
+        left.remove(id);
+    }
     Ok((found, left))
 }
 

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn version_1_is_written_like_this() {
-        let text = "anmk1.BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwdBEfiD";
+        let text = "anmk1.BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwfrr4W0";
         assert_eq!(MachineKey([7; 32]).to_text(), text);
         assert_eq!(text.parse::<MachineKey>().unwrap(), MachineKey([7; 32]));
     }
