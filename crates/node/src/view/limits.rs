@@ -48,7 +48,6 @@ fn no_backup(facts: &Facts) -> Option<Limit> {
     if facts.volumes.is_empty() && facts.services.is_empty() || !facts.backups.vaults.is_empty() {
         return None;
     }
-    let sentence =
-        "no backups: there is no vault, and what is deleted or overwritten is so on every copy at once";
+    let sentence = "no backups: there is no vault, so what is deleted stays deleted";
     Some(Limit { subject: NO_BACKUP.to_owned(), sentence: sentence.to_owned(), bound_ms: None })
 }

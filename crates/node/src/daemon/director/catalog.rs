@@ -22,7 +22,7 @@ use anshin_director::{
 use anshin_ledger::Command;
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -48,7 +48,8 @@ type Wish = SyncSender<Result<u64, Problem>>;
 
 /// The catalog of this node.
 pub struct Catalogue {
-    catalog: Mutex<SqliteCatalog>,
+    /// None until its thread has opened it. Whoever may not wait for a disk asks with [`Catalogue::at_once`].
+    catalog: Mutex<Option<SqliteCatalog>>,
     wishes: SyncSender<Wish>,
 }
 
@@ -65,21 +66,18 @@ struct Keeping {
 }
 
 impl Catalogue {
-    /// Opens the file, makes it anew if it cannot be used, and keeps it up from then on.
+    /// Has a thread of its own open the file, make it anew if it cannot be used, and keep it up from then on: a disk that
+    /// fails or hangs costs the catalog, never the daemon.
     ///
     /// # Errors
-    /// If the disk does not let it.
+    /// If the thread cannot be started.
     pub fn start(
         paths: Paths,
         world: watch::Receiver<Arc<World>>,
         propose: Propose,
     ) -> Result<Arc<Self>, Problem> {
-        let opened = SqliteCatalog::open(&file(&paths))?;
-        if let Some(note) = opened.note {
-            tracing::warn!(note, "catalog");
-        }
         let (wishes, wished) = sync_channel(8);
-        let shared = Arc::new(Self { catalog: Mutex::new(opened.catalog), wishes });
+        let shared = Arc::new(Self { catalog: Mutex::new(None), wishes });
         let now = Instant::now();
         let keeping = Keeping {
             shared: shared.clone(),
@@ -93,13 +91,43 @@ impl Catalogue {
         };
         std::thread::Builder::new()
             .name("catalog".into())
-            .spawn(move || keeping.run(&wished))
+            .spawn(move || match open(&file(&keeping.paths)) {
+                Ok(catalog) => {
+                    *keeping.shared.lock() = Some(catalog);
+                    keeping.run(&wished);
+                }
+                Err(problem) => {
+                    tracing::error!("there is no catalog until the daemon is restarted: {problem}")
+                }
+            })
             .map_err(|error| Problem::new("catalog", format!("its thread cannot be started: {error}")))?;
         Ok(shared)
     }
 
-    fn lock(&self) -> MutexGuard<'_, SqliteCatalog> {
+    fn lock(&self) -> MutexGuard<'_, Option<SqliteCatalog>> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the catalog; waits for whoever uses it.
+    fn with<T>(
+        &self,
+        act: impl FnOnce(&mut SqliteCatalog) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        match self.lock().as_mut() {
+            Some(catalog) => act(catalog),
+            None => Err(CatalogError::Store("the catalog is not open".into())),
+        }
+    }
+
+    /// As [`Self::with`], but None where that would have to wait.
+    fn at_once<T>(
+        &self,
+        act: impl FnOnce(&mut SqliteCatalog) -> Result<Option<T>, CatalogError>,
+    ) -> Result<Option<T>, CatalogError> {
+        match self.catalog.try_lock() {
+            Ok(mut catalog) => catalog.as_mut().map_or(Ok(None), act),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Makes it anew from the ledger and the vaults; answers how many facts it was made from. Waits for it.
@@ -113,15 +141,17 @@ impl Catalogue {
         answered.recv().map_err(|_| Problem::new("catalog", "the catalog's thread has ended"))?
     }
 
-    /// A run that has ended.
+    /// A run that has ended; None also while the catalog cannot be asked without waiting.
     ///
     /// # Errors
     /// The catalog's.
     pub fn run(&self, run: RunId) -> Result<Option<(RunRow, Option<SnapshotRow>)>, Problem> {
-        let catalog = self.lock();
-        let Some(row) = catalog.run(run)? else { return Ok(None) };
-        let snapshot = row.snapshot.as_ref().map(|id| catalog.snapshot(id)).transpose()?.flatten();
-        Ok(Some((row, snapshot)))
+        let found = self.at_once(|catalog| {
+            let Some(row) = catalog.run(run)? else { return Ok(None) };
+            let snapshot = row.snapshot.as_ref().map(|id| catalog.snapshot(id)).transpose()?.flatten();
+            Ok(Some((row, snapshot)))
+        });
+        Ok(found?)
     }
 
     /// Every snapshot that is not forgotten.
@@ -129,7 +159,23 @@ impl Catalogue {
     /// # Errors
     /// The catalog's.
     pub fn snapshots(&self) -> Result<Vec<SnapshotRow>, Problem> {
-        Ok(self.lock().snapshots(&Filter::default())?)
+        Ok(self.with(|catalog| catalog.snapshots(&Filter::default()))?)
+    }
+}
+
+/// The catalog in the file, or where the file system cannot hold one, in memory: it is a projection and made anew at each start.
+fn open(file: &Path) -> Result<SqliteCatalog, CatalogError> {
+    match SqliteCatalog::open(file) {
+        Ok(opened) => {
+            if let Some(note) = opened.note {
+                tracing::warn!(note, "catalog");
+            }
+            Ok(opened.catalog)
+        }
+        Err(error) => {
+            tracing::warn!(%error, file = %file.display(), "the catalog is kept in memory only");
+            SqliteCatalog::in_memory()
+        }
     }
 }
 
@@ -185,7 +231,7 @@ impl Keeping {
     }
 
     fn catch_up(&self, world: &World, records: &Records) -> Result<(), Problem> {
-        let position = self.shared.lock().position()?;
+        let position = self.shared.with(|catalog| catalog.position())?;
         if position == records.position {
             return Ok(());
         }
@@ -195,7 +241,7 @@ impl Keeping {
             return self.rebuild(world, position < records.position).map(|_| ());
         };
         for event in events {
-            match self.shared.lock().apply(event) {
+            match self.shared.with(|catalog| catalog.apply(event)) {
                 Ok(_) => {}
                 Err(CatalogError::Gap { .. }) => return self.rebuild(world, true).map(|_| ()),
                 Err(error) => return Err(error.into()),
@@ -219,7 +265,7 @@ impl Keeping {
             }
         }
         let how = Rebuild { keep, complete, position: records.position };
-        let taken = self.shared.lock().rebuild(&how, &mut facts.into_iter())?;
+        let taken = self.shared.with(|catalog| catalog.rebuild(&how, &mut facts.into_iter()))?;
         match missing {
             // What is there is right, but not all of it may be there.
             Some(problem) => Err(problem),
