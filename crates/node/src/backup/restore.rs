@@ -285,13 +285,15 @@ impl Restorer<'_> {
         if pieces.is_empty() {
             return Ok(None);
         }
+        // The log goes on: a session that began before a piece was sealed may not know where its objects are.
+        let session = self.tools.vaults.open(&self.job.vault)?;
         self.doing("fetches the log");
         // Later snapshots have more of the piece that was being written.
         pieces.sort_by_key(|piece| (piece.sealed, piece.record.time));
         let options = RestoreOptions { conflict: capture::Conflict::Overwrite, ..RestoreOptions::default() };
         for piece in &pieces {
             let selection = Selection::beneath(PLACE.as_bytes());
-            capture::restore(session, &piece.record.root, &selection, directory, &options, self.monitor())?;
+            capture::restore(&session, &piece.record.root, &selection, directory, &options, self.monitor())?;
             self.done.log_pieces += 1;
             self.stop.check()?;
         }

@@ -3,7 +3,7 @@
 use super::job::VaultAccess;
 use crate::{keep::open::open_session, paths::Paths};
 use anshin_base::Problem;
-use anshin_vault::{DomainKeys, Keeper, Options, Place, Rights, Session, Vault};
+use anshin_vault::{DomainKeys, Keeper, Options, Place, Rights, Session, Vault, VaultError};
 use std::{path::PathBuf, sync::Arc};
 
 /// Opens sessions with vaults.
@@ -29,7 +29,7 @@ impl OpenVault for SiteVaults {
 
 /// A vault in a directory of this machine, with its keys at hand: for tests, and for measuring an executor by itself.
 pub struct LocalVault {
-    vault: Vault,
+    place: Place,
     keys: DomainKeys,
 }
 
@@ -40,24 +40,18 @@ impl LocalVault {
     /// Why it cannot be opened.
     pub fn open(directory: PathBuf, keys: DomainKeys) -> Result<Self, Problem> {
         let place = Place::Directory(directory);
-        let vault =
-            match place.clone().store(false).and_then(|store| Ok(Vault::open(store, Options::default())?)) {
-                Ok(vault) => vault,
-                Err(_) => Vault::create(place.store(true)?, Options::default())?,
-            };
-        Ok(Self { vault, keys })
-    }
-
-    /// The vault itself.
-    #[must_use]
-    pub fn vault(&self) -> &Vault {
-        &self.vault
+        match Vault::create(place.clone().store(true)?, Options::default()) {
+            Ok(_) | Err(VaultError::Exists(_)) => Ok(Self { place, keys }),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 impl OpenVault for LocalVault {
     fn open(&self, _access: &VaultAccess) -> Result<Session, Problem> {
-        let handle = self.vault.handle(self.keys.domain(), "local", Rights::CLIENT, false)?;
+        // Anew each time: other processes write into it, and an index is read once.
+        let vault = Vault::open(self.place.clone().store(false)?, Options::default())?;
+        let handle = vault.handle(self.keys.domain(), "local", Rights::CLIENT, false)?;
         let keeper: Arc<dyn Keeper> = Arc::new(handle);
         Ok(Session::new(keeper, self.keys.clone())?)
     }

@@ -105,7 +105,7 @@ pub fn job(source: Source, subject: Subject) -> BackupJob {
 pub struct Running {
     pub child: Child,
     pub input: Option<ChildStdin>,
-    lines: BufReader<std::process::ChildStdout>,
+    pub lines: Option<BufReader<std::process::ChildStdout>>,
 }
 
 impl Running {
@@ -120,13 +120,13 @@ impl Running {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         writeln!(input, "{}", serde_json::to_string(job).unwrap()).unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let lines = Some(BufReader::new(child.stdout.take().unwrap()));
         Self { child, input: Some(input), lines }
     }
 
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        (self.lines.read_line(&mut line).unwrap() > 0).then_some(line)
+        (self.lines.as_mut()?.read_line(&mut line).unwrap() > 0).then_some(line)
     }
 
     pub fn last_line(&mut self) -> String {

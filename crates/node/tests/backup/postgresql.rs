@@ -10,10 +10,14 @@ use anshin_node::backup::{
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
+    io::{BufRead, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -100,12 +104,14 @@ impl Server {
         ]);
         let mut child = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
+        // What is queued when the load ends is to be done soon.
+        writeln!(input, "SET synchronous_commit = off;").unwrap();
         while !stop.load(Ordering::Relaxed) {
             let text = format!(
                 "INSERT INTO items (writer, word) SELECT {number}, md5(random()::text) FROM generate_series(1, 20);"
             );
             writeln!(input, "{text}").unwrap();
-            std::thread::sleep(Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(10));
         }
         drop(input);
         child.wait().unwrap();
@@ -169,16 +175,49 @@ fn archive_job(server: &Server, spool: PathBuf) -> ArchiveJob {
     }
 }
 
-/// Waits until the archive has been moved twice more: what was written before this call is in the vault.
-fn archived(archive: &mut Running) {
-    let mut moved = 0;
-    let end = Instant::now() + PATIENCE;
-    while moved < 2 {
-        assert!(Instant::now() < end);
-        match serde_json::from_str(&archive.line().expect("the archive goes on")).unwrap() {
-            ArchiveState::Moved { .. } => moved += 1,
-            ArchiveState::Waiting { problem, .. } => panic!("{problem}"),
+/// An archive whose words are heard as they come.
+struct Archive {
+    running: Running,
+    moved: Arc<AtomicU64>,
+    listener: Option<JoinHandle<String>>,
+}
+
+impl Archive {
+    fn start(scratch: &Scratch, job: &ArchiveJob) -> Self {
+        let mut running = Running::start(scratch, "archive", job);
+        let moved = Arc::new(AtomicU64::new(0));
+        let (mut lines, count) = (running.lines.take().unwrap(), moved.clone());
+        let listener = std::thread::spawn(move || {
+            let mut last = String::new();
+            loop {
+                let mut line = String::new();
+                if lines.read_line(&mut line).unwrap() == 0 {
+                    return last;
+                }
+                match serde_json::from_str(&line).unwrap() {
+                    ArchiveState::Moved { .. } => count.fetch_add(1, Ordering::Relaxed),
+                    ArchiveState::Waiting { problem, .. } => panic!("{problem}"),
+                };
+                last = line;
+            }
+        });
+        Self { running, moved, listener: Some(listener) }
+    }
+
+    /// Waits until the spool has been moved twice more: what was written before this call is in the vault.
+    fn catch_up(&self) {
+        let wanted = self.moved.load(Ordering::Relaxed) + 2;
+        let end = Instant::now() + PATIENCE;
+        while self.moved.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < end, "the archive goes on");
+            std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Ends it; its last word.
+    fn end(mut self) -> String {
+        self.running.input.take();
+        self.listener.take().unwrap().join().unwrap()
     }
 }
 
@@ -213,7 +252,7 @@ fn a_dropped_table_comes_back_as_it_was_the_instant_before() {
     let volume = Volume::mounted(&scratch, "data", "768M", &["mkfs.ext4", "-q", "-F"]);
     let server = Server::make(programs, volume.mount.join("pg"), scratch.directory("socket"), "");
     server.sql("CREATE TABLE items (id bigserial PRIMARY KEY, writer int, word text)");
-    let mut archive = Running::start(&scratch, "archive", &archive_job(&server, volume.mount.join("spool")));
+    let archive = Archive::start(&scratch, &archive_job(&server, volume.mount.join("spool")));
 
     let sealed = load(&server, || {
         std::thread::sleep(Duration::from_millis(500));
@@ -230,7 +269,7 @@ fn a_dropped_table_comes_back_as_it_was_the_instant_before() {
     server.sql("DROP TABLE items");
     server.sql("CREATE TABLE afterwards (x int)");
     server.sql("INSERT INTO afterwards VALUES (1)");
-    archived(&mut archive);
+    archive.catch_up();
 
     // Into scratch, while the service goes on.
     let snapshot = sealed.snapshot.to_string();
@@ -254,8 +293,7 @@ fn a_dropped_table_comes_back_as_it_was_the_instant_before() {
     assert!(late.message.contains("does not reach that time"), "{late}");
 
     // In place.
-    archive.input.take();
-    assert!(archive.last_line().contains("moved"), "the last of the log is moved at the end");
+    assert!(archive.end().contains("moved"), "the last of the log is moved at the end");
     server.stop();
     let done = restore(&scratch, &restore_job(&server, &snapshot, Destination::InPlace, Some(&before), true))
         .unwrap();

@@ -45,9 +45,7 @@ pub fn restore(
         )
         .hint("leave the time out to get the instant of the snapshot"));
     }
-    if let Some(time) = time {
-        check_time(time)?;
-    }
+    let time = time.map(read_time).transpose()?;
     let data = directory.join("data");
     prepare(&data, directory, about)
         .map_err(|error| Problem::new("postgresql", format!("cannot prepare {}: {error}", data.display())))?;
@@ -61,7 +59,7 @@ pub fn restore(
         lines.push_str("recovery_target_action = promote\nrecovery_target_timeline = latest\n");
     }
     if let Some(time) = time {
-        lines.push_str(&format!("recovery_target_time = {}\n", quoted(time)));
+        lines.push_str(&format!("recovery_target_time = {}\n", quoted(&time)));
     }
     let mut server = Private::start(&cluster, major, &data, &lines)?;
     let mut sql = server.ready()?;
@@ -76,12 +74,14 @@ pub fn restore(
     guest.say(&Say::Restored { data: "data".into(), place: about.place.clone(), reached })
 }
 
-/// A time with its offset from UTC, as RFC 3339 has it: what PostgreSQL makes of others depends on its settings.
-fn check_time(time: &str) -> Result<(), Problem> {
-    time.parse::<jiff::Timestamp>().map(drop).map_err(|error| {
+/// A time with its offset from UTC, as RFC 3339 has it, in the form that PostgreSQL takes in its configuration: there it knows
+/// no names of zones yet, not even `Z`.
+fn read_time(time: &str) -> Result<String, Problem> {
+    let read = time.parse::<jiff::Timestamp>().map_err(|error| {
         setup(format!("`{time}` is not a time: {error}"))
             .hint("write it as 2026-11-29T18:00:00Z or 2026-11-29T19:00:00+01:00")
-    })
+    })?;
+    Ok(read.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string())
 }
 
 /// Finished pieces first; the one that was being written has what there is.
@@ -141,11 +141,10 @@ mod tests {
 
     #[test]
     fn a_time_has_an_offset() {
-        assert!(
-            check_time("2026-11-29T18:00:00.25Z").is_ok() && check_time("2026-11-29 18:00:00+01:00").is_ok()
-        );
+        assert_eq!(read_time("2026-11-29T18:00:00.25Z").unwrap(), "2026-11-29 18:00:00.250000+00");
+        assert_eq!(read_time("2026-11-29 18:00:00+01:00").unwrap(), "2026-11-29 17:00:00.000000+00");
         for bad in ["2026-11-29 18:00:00", "yesterday", ""] {
-            assert!(check_time(bad).is_err(), "{bad}");
+            assert!(read_time(bad).is_err(), "{bad}");
         }
     }
 }
