@@ -33,10 +33,14 @@ pub fn status(style: Style, status: &SiteStatus) -> String {
     parts.push(what_if.collect::<Vec<_>>().join("\n"));
     let limits = status.limits.iter().map(|limit| style.wrap(&format!("Limit: {}", limit.sentence), 2));
     parts.push(limits.collect::<Vec<_>>().join("\n"));
-    // One empty line between the parts costs a small screen too much once everything is there.
     parts.retain(|part| !part.is_empty());
-    parts.join("\n\n")
+    let text = parts.join("\n\n");
+    // Empty lines between the parts cost a small screen too much once everything is there.
+    if text.lines().count() <= SCREEN_LINES { text } else { parts.join("\n") }
 }
+
+/// Lines of a small terminal.
+const SCREEN_LINES: usize = 24;
 
 fn place(facts: &Facts) -> String {
     let known = match facts.quorate() {
@@ -44,6 +48,12 @@ fn place(facts: &Facts) -> String {
         false => format!("as last known {} ago", age(facts.quorum.ledger_age_ms)),
     };
     format!("site {}, seen from {}, {known} ({})", facts.site, facts.this_node, clock(&facts.at))
+}
+
+/// A time as [`clock`] shows it, to the minute and without its zone, for narrow columns.
+fn minute(at: &str) -> String {
+    let text = clock(at);
+    text.get(..16).map_or_else(|| text.clone(), str::to_owned)
 }
 
 /// `2026-03-02 09:30:00 UTC` for an RFC 3339 time in UTC, and the text itself for any other.
@@ -133,8 +143,8 @@ fn backups(style: Style, facts: &Facts) -> String {
     let rows = facts.backups.things.iter().map(|thing| {
         let ago = |seconds: u64| format!("{} ago", age(seconds.saturating_mul(1_000)));
         let drill = match &thing.drill {
-            Some(drill) if drill.good => clock(&drill.at),
-            Some(drill) => format!("failed {}", clock(&drill.at)),
+            Some(drill) if drill.good => minute(&drill.at),
+            Some(drill) => format!("failed {}", minute(&drill.at)),
             None => "never".to_owned(),
         };
         vec![
@@ -142,7 +152,7 @@ fn backups(style: Style, facts: &Facts) -> String {
             thing.level.word().to_owned(),
             thing.age_s.map_or_else(|| "never".to_owned(), ago),
             drill,
-            thing.next.as_deref().map_or_else(|| "-".to_owned(), clock),
+            thing.next.as_deref().map_or_else(|| "-".to_owned(), minute),
         ]
     });
     style.table(&["BACKUP", "STATE", "LAST GOOD", "DRILL", "NEXT"], rows.collect())

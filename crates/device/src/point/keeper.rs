@@ -235,7 +235,7 @@ impl Keeper {
         let Some(point) = self.points.get_mut(&id).filter(|point| !point.broken) else { return 0 };
         let new = (first..end).filter(|unit| !point.map.contains_key(unit)).count();
         if new > (point.slots - point.used) as usize {
-            let bound = u64::from(point.slots) * UNIT >> 20;
+            let bound = (u64::from(point.slots) * UNIT) >> 20;
             let why = format!("more than {bound} MiB of the volume changed while it was open");
             self.break_point(id, &why, out);
             return 0;
@@ -503,7 +503,7 @@ impl Keeper {
     /// A [`Step::Load`] came back.
     pub fn loaded(&mut self, job: Job, result: Result<Bytes, String>, out: &mut Vec<Step>) {
         let Some(Work::Read { point: id, id: reader, offset, .. }) = self.works.remove(&job) else { return };
-        if !self.points.get(&id).is_some_and(|point| !point.broken) {
+        if self.points.get(&id).is_none_or(|point| point.broken) {
             return;
         }
         match result {

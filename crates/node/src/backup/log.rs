@@ -123,7 +123,7 @@ pub fn archive(job: &ArchiveJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice)
 }
 
 fn serve(plugin: &mut Plugin) -> Result<(), Problem> {
-    while let Some(say) = plugin.next()? {
+    while let Some(say) = plugin.next_word()? {
         match say {
             Say::Ready => tracing::info!("the log is being archived"),
             Say::Warning { text } => tracing::warn!("{text}"),

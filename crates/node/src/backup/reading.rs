@@ -205,7 +205,7 @@ impl Reader<'_> {
             warnings: 0,
             changed: 0,
         };
-        while let Some(say) = plugin.next()? {
+        while let Some(say) = plugin.next_word()? {
             serving.said(&mut plugin, say)?;
         }
         let Serving { composer, held, about: said, warnings, changed, .. } = serving;
@@ -256,7 +256,7 @@ impl Serving<'_> {
                     Err(problem) => {
                         // The plugin may have to undo something; the failure is this one, whatever it says then.
                         let _ = plugin.answer(&Answer::Refused { reason: problem.to_string() });
-                        while matches!(plugin.next(), Ok(Some(_))) {}
+                        while matches!(plugin.next_word(), Ok(Some(_))) {}
                         return Err(problem);
                     }
                 }

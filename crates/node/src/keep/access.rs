@@ -162,6 +162,7 @@ pub struct Access {
     reached: Reached,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one of it at a time")]
 enum Reached {
     Here { vault: Vault, control: PathBuf },
     There { session: Session, access: VaultAccess, vault: [u8; 16] },

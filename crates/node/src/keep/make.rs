@@ -30,6 +30,7 @@ pub struct Make {
 }
 
 /// Whose data will be in it.
+#[allow(clippy::large_enum_variant, reason = "there is one of it at a time")]
 enum Owner {
     /// This machine's: it gets a key domain of its own.
     Machine,

@@ -137,7 +137,7 @@ mod tests {
         };
         settings.save(&paths, &name).unwrap();
         assert_eq!(VaultSettings::load(&paths, &name).unwrap(), Some(settings.clone()));
-        assert_eq!(VaultSettings::list(&paths).unwrap(), [name.clone()]);
+        assert_eq!(VaultSettings::list(&paths).unwrap(), std::slice::from_ref(&name));
         assert!(!format!("{settings:?}").contains("hush"));
 
         let path = file(&paths, &name);

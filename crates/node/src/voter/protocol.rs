@@ -28,6 +28,7 @@ pub type Wanted = BTreeMap<GroupId, BTreeMap<NodeId, i64>>;
 
 /// From the daemon to the voter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "each is encoded as soon as it is made")]
 pub enum ToVoter {
     /// First message.
     Hello {

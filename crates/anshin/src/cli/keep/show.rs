@@ -68,7 +68,7 @@ pub fn init_done(style: Style, done: &InitDone) -> String {
         let why = format!(
             "the recovery key is in {file}: take it away from this machine; it opens the vault when this machine and its key are lost"
         );
-        let _ = write!(text, "{}\n", style.wrap(&why, 0));
+        let _ = writeln!(text, "{}", style.wrap(&why, 0));
     }
     match &done.domain {
         Some(_) => text + "\nnext: anshin backup PATH",

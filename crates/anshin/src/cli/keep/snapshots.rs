@@ -14,7 +14,12 @@ use anshin_capture::{
     tree::{Entry, EntryKind},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map},
+    ops::ControlFlow,
+    path::Path,
+    sync::Arc,
+};
 
 /// Carries out `anshin snapshots …`.
 ///
@@ -173,13 +178,13 @@ fn find(which: &Which, patterns: &[String], only: Option<&str>, out: &Out) -> Re
     let mut walked: BTreeMap<[u8; 32], Vec<EntryShown>> = BTreeMap::new();
     let mut stream = out.stream();
     for told in &snapshots {
-        if !walked.contains_key(&told.root.0) {
+        if let btree_map::Entry::Vacant(place) = walked.entry(told.root.0) {
             let mut found = Vec::new();
             browse::find(&desk.session, &told.root, &selection, |path, entry| {
                 found.push(EntryShown::of(path, entry));
                 ControlFlow::Continue(())
             })?;
-            walked.insert(told.root.0, found);
+            place.insert(found);
         }
         for entry in &walked[&told.root.0] {
             let found =

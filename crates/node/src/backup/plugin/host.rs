@@ -118,7 +118,7 @@ impl Plugin {
     ///
     /// # Errors
     /// What the plugin says, or that it broke the protocol, or the reason to stop.
-    pub fn next(&mut self) -> Result<Option<Say>, Problem> {
+    pub fn next_word(&mut self) -> Result<Option<Say>, Problem> {
         loop {
             let mut line = Vec::new();
             let read = (&mut self.output).take(LINE_MAX as u64 + 1).read_until(b'\n', &mut line);
@@ -159,7 +159,7 @@ impl Plugin {
     /// # Errors
     /// As [`Self::next`].
     pub fn all(&mut self) -> Result<Vec<Say>, Problem> {
-        std::iter::from_fn(|| self.next().transpose()).collect()
+        std::iter::from_fn(|| self.next_word().transpose()).collect()
     }
 
     fn finish(&mut self) -> Result<(), Problem> {
@@ -220,7 +220,7 @@ impl Read for Pieces<'_> {
             if self.ended || buffer.is_empty() {
                 return Ok(0);
             }
-            match self.plugin.next().map_err(io::Error::other)? {
+            match self.plugin.next_word().map_err(io::Error::other)? {
                 Some(Say::Data { bytes }) if bytes <= DATA_MAX => self.left = bytes,
                 Some(Say::End) => self.ended = true,
                 _ => return Err(io::Error::other("a plugin's file has no end")),

@@ -84,7 +84,7 @@ impl Keeper for Processes {
             let settings = VaultSettings::load(&self.paths, vault)?;
             let mut snapshots: Vec<VaultSnapshot> =
                 self.snapshots(vault).await?.iter().filter_map(|snapshot| named(vault, snapshot)).collect();
-            snapshots.sort_by(|a, b| (a.label.run, a.label.attempt).cmp(&(b.label.run, b.label.attempt)));
+            snapshots.sort_by_key(|snapshot| (snapshot.label.run, snapshot.label.attempt));
             let trouble = settings.and_then(|settings| trouble(&settings.url));
             Ok(KeeperSeen { trouble, snapshots })
         })

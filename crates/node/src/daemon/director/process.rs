@@ -93,7 +93,7 @@ async fn follow(
     };
     let say = |state| events.send(DirectorEvent::Said { run, attempt, state });
     let heard = tokio::select! {
-        heard = listen(output, |state| say(state)) => heard,
+        heard = listen(output, &say) => heard,
         _ = stop => Heard::Stop,
         () = too_long => {
             let limit = limit.unwrap_or_default().as_secs();

@@ -99,7 +99,7 @@ pub fn as_user(user: &str, program: &Path) -> Command {
 
 /// The last value of a setting in a configuration file's text.
 fn setting(text: &str, key: &str) -> Option<String> {
-    let lines = text.lines().filter_map(|line| {
+    let mut lines = text.lines().filter_map(|line| {
         let (name, value) = line.trim().split_once(['=', ' ', '\t'])?;
         let value = value.trim_start_matches([' ', '\t', '=']);
         let value = match value.strip_prefix('\'') {
@@ -108,7 +108,7 @@ fn setting(text: &str, key: &str) -> Option<String> {
         };
         (name == key).then(|| value.to_owned())
     });
-    lines.last()
+    lines.next_back()
 }
 
 #[cfg(test)]
