@@ -1,5 +1,5 @@
 //! Bytes of commands and snapshots: a version (2 bytes, little endian), then postcard. Older versions are read
-//! ([`super::v1`]), the newest is written.
+//! (`v1`), the newest is written.
 
 use super::{Command, State, v1};
 use serde::{Deserialize, Serialize};

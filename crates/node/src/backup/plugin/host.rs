@@ -154,10 +154,10 @@ impl Plugin {
         }
     }
 
-    /// As [`Self::next`], for what only needs to be collected.
+    /// As [`Self::next_word`], for what only needs to be collected.
     ///
     /// # Errors
-    /// As [`Self::next`].
+    /// As [`Self::next_word`].
     pub fn all(&mut self) -> Result<Vec<Say>, Problem> {
         std::iter::from_fn(|| self.next_word().transpose()).collect()
     }
