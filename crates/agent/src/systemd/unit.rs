@@ -93,8 +93,9 @@ impl Unit {
     /// Refuses a unit that systemd starts by itself when the node boots: on whatever lies below the mount point then, and
     /// perhaps on two nodes at once.
     pub(super) fn check_not_enabled(&self) -> Result<(), Problem> {
-        // Also `enabled-runtime`; `static` and `indirect` units are started by others only.
-        if !self.file_state.starts_with("enabled") {
+        // `static` and `indirect` units are started by others only. `enabled-runtime` is what a generator says, as Debian's of every
+        // cluster of PostgreSQL: it cannot be disabled, and without its data on the node it ends at boot.
+        if self.file_state != "enabled" {
             return Ok(());
         }
         let name = &self.name;
