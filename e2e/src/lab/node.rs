@@ -266,7 +266,7 @@ pub fn hold_program(lab: &Lab, node: &str, held: bool) -> Result<()> {
     }
 }
 
-/// Processes of a node whose command line contains all of `words`.
+/// Processes of a node among whose words, without the path of the program, are these in a row.
 ///
 /// A child bears its parent's words until it runs a program of its own; it is none of those meant.
 pub fn processes(lab: &Lab, node: &str, words: &[&str]) -> Result<Vec<Process>> {
@@ -274,8 +274,29 @@ pub fn processes(lab: &Lab, node: &str, words: &[&str]) -> Result<Vec<Process>> 
     let matches = |process: &Process| {
         let line = process::words(process.pid);
         let newborn = process::parent(process.pid).is_some_and(|parent| process::words(parent) == line);
-        let line = line.join(" ");
-        process.pid != init.pid && !newborn && words.iter().all(|word| line.contains(word))
+        process.pid != init.pid && !newborn && has_in_a_row(&line, words)
     };
     Ok(process::same_machine(init.pid).into_iter().filter(matches).collect())
+}
+
+/// Whether whole words of a command line are these. Parts of words say nothing: programs lie in `/run`.
+fn has_in_a_row(line: &[String], words: &[&str]) -> bool {
+    let program = line.first().and_then(|path| path.rsplit('/').next()).into_iter();
+    let line: Vec<&str> = program.chain(line.iter().skip(1).map(String::as_str)).collect();
+    line.windows(words.len()).any(|part| part == words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_the_program_is_none_of_its_processes_because_of_the_programs_path() {
+        let line = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(has_in_a_row(&line("/run/lab/bin/anshin run node"), &["anshin", "run"]));
+        assert!(has_in_a_row(&line("/run/lab/bin/anshin run volume data --port 1"), &["run", "volume"]));
+        assert!(!has_in_a_row(&line("/run/lab/bin/anshin status --json"), &["anshin", "run"]));
+        assert!(!has_in_a_row(&line("/run/lab/bin/anshin node list"), &["run", "node"]));
+        assert!(!has_in_a_row(&[], &["anshin", "run"]));
+    }
 }
