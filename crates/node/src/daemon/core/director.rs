@@ -3,8 +3,8 @@
 use super::{Core, Event};
 use crate::daemon::{
     director::{
-        DirectorEvent, DirectorMessage, DirectorNow, Executor, Keeper, KeeperSeen, Launch, VaultReport, job,
-        launch, observed, watch,
+        Archives, DirectorEvent, DirectorMessage, DirectorNow, Executor, Keeper, KeeperSeen, Launch,
+        VaultReport, job, launch, observed, wanted_archives, watch,
     },
     messages::Message,
     parts::services,
@@ -42,6 +42,7 @@ const SNAPSHOTS_REPORTED: usize = 50;
 pub struct Backups {
     scheduler: Scheduler,
     executor: Executor,
+    archives: Archives,
     looked: Mono,
     /// Whether the last look was a leader's.
     led: bool,
@@ -69,6 +70,7 @@ impl Backups {
         Self {
             scheduler: Scheduler::default(),
             executor: Executor::new(session),
+            archives: Archives::default(),
             looked: Mono(0),
             led: false,
             events,
@@ -115,6 +117,8 @@ impl Core {
         }
         (self.backups.looked, self.backups.led) = (mono, leads);
         self.keep_watching();
+        let log = self.setup.paths.run.join("archive.log");
+        self.backups.archives.keep(mono, wanted_archives(&self.world), &self.setup.executable, &log);
         let wall = UnixMillis(jiff::Timestamp::now().as_millisecond());
         let state = self.world.state.clone();
         let seen = observed(&self.world);
@@ -225,6 +229,10 @@ impl Core {
 
     /// A volume is about to leave this node.
     pub(super) fn leave_volume(&mut self, volume: &str) {
+        let all = services(&self.world.state);
+        for service in all.iter().filter(|service| service.volume.as_deref() == Some(volume)) {
+            self.backups.archives.leave(&service.name);
+        }
         if self.backups.executor.leave(self.now(), volume) {
             self.note(
                 volume,
@@ -256,7 +264,8 @@ impl Core {
         let records = self.world.state.director.records();
         let forgotten: BTreeSet<&SnapshotId> = records.forgotten(vault, since).collect();
         let there = seen.snapshots.iter().map(|one| &one.sealed.snapshot);
-        let left: Vec<SnapshotId> = there.filter(|snapshot| forgotten.contains(snapshot)).cloned().collect();
+        let left = there.filter(|snapshot| forgotten.contains(snapshot)).chain(&seen.logs_done);
+        let left: Vec<SnapshotId> = left.cloned().collect();
         if !left.is_empty() {
             let (keeper, vault) = (self.backups.keeper.clone(), vault.clone());
             tokio::spawn(async move {

@@ -16,7 +16,7 @@ use anshin_director::{
     catalog::{Label, VaultSnapshot},
     record::Sealed,
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// With less space than this nothing is begun: a backup that fills the disk helps nobody.
@@ -33,6 +33,8 @@ pub struct KeeperSeen {
     pub trouble: Option<String>,
     /// Its snapshots that name a run and are not forgotten, oldest run first.
     pub snapshots: Vec<VaultSnapshot>,
+    /// Pieces of services' logs that no snapshot needs any more.
+    pub logs_done: Vec<SnapshotId>,
 }
 
 /// The vault process of a vault that this node serves.
@@ -82,11 +84,13 @@ impl Keeper for Processes {
     fn look<'a>(&'a self, vault: &'a VaultName) -> Answer<'a, KeeperSeen> {
         Box::pin(async move {
             let settings = VaultSettings::load(&self.paths, vault)?;
+            let all = self.snapshots(vault).await?;
+            let logs_done = logs_done(&all);
             let mut snapshots: Vec<VaultSnapshot> =
-                self.snapshots(vault).await?.iter().filter_map(|snapshot| named(vault, snapshot)).collect();
+                all.iter().filter_map(|snapshot| named(vault, snapshot)).collect();
             snapshots.sort_by_key(|snapshot| (snapshot.label.run, snapshot.label.attempt));
             let trouble = settings.and_then(|settings| trouble(&settings.url));
-            Ok(KeeperSeen { trouble, snapshots })
+            Ok(KeeperSeen { trouble, snapshots, logs_done })
         })
     }
 
@@ -128,6 +132,30 @@ fn named(vault: &VaultName, snapshot: &ClearSnapshot) -> Option<VaultSnapshot> {
     })
 }
 
+/// How the run of a piece of a log is named, before its target.
+const LOG: &str = "log:";
+/// The clocks of two nodes that write one log differ by less.
+const CLOCKS_SECONDS: u64 = 3_600;
+
+/// A piece of a log is needed as long as a snapshot of its target is there that is older. Of a target without any other snapshot
+/// nothing is given up: its first one may be on its way.
+fn logs_done(all: &[ClearSnapshot]) -> Vec<SnapshotId> {
+    let there = |snapshot: &&ClearSnapshot| snapshot.forgotten.is_none();
+    let mut oldest: BTreeMap<String, u64> = BTreeMap::new();
+    for snapshot in all.iter().filter(there) {
+        let Ok(label) = snapshot.run.parse::<Label>() else { continue };
+        let began = u64::try_from(snapshot.time / 1_000_000_000).unwrap_or(0);
+        let known = oldest.entry(label.target.0).or_insert(began);
+        *known = began.min(*known);
+    }
+    let done = |snapshot: &&ClearSnapshot| {
+        let oldest = snapshot.run.strip_prefix(LOG).and_then(|target| oldest.get(target));
+        oldest.is_some_and(|oldest| snapshot.sealed.saturating_add(CLOCKS_SECONDS) < *oldest)
+    };
+    let done = all.iter().filter(there).filter(done);
+    done.map(|snapshot| SnapshotId(snapshot.id.clone())).collect()
+}
+
 /// Why a vault in a directory can hardly be written.
 fn trouble(url: &str) -> Option<String> {
     let path = Path::new(url).is_absolute().then(|| Path::new(url))?;
@@ -158,4 +186,46 @@ pub fn watch(
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(id: &str, run: &str, hour: u64) -> ClearSnapshot {
+        ClearSnapshot {
+            id: id.into(),
+            run: run.into(),
+            plan: "nightly".into(),
+            time: (hour * 3_600 * 1_000_000_000) as i64,
+            sealed: hour * 3_600,
+            ..ClearSnapshot::default()
+        }
+    }
+
+    #[test]
+    fn a_log_is_kept_as_long_as_an_older_snapshot_of_its_target() {
+        let mut all = vec![
+            snapshot("l1", "log:service/db", 1),
+            snapshot("b", "run-1/1:service/db", 5),
+            snapshot("l4", "log:service/db", 4),
+            snapshot("l9", "log:service/db", 9),
+            snapshot("other", "log:service/web", 1),
+            snapshot("hand", "", 1),
+        ];
+        let ids = |all: &[ClearSnapshot]| logs_done(all).into_iter().map(|id| id.0).collect::<Vec<_>>();
+        assert_eq!(ids(&all), ["l1"], "l4 is within what clocks may differ");
+        all[1].forgotten = Some(1);
+        assert!(ids(&all).is_empty(), "no snapshot of its target is there: it may be on its way");
+    }
+
+    #[test]
+    fn only_what_names_a_run_and_is_not_forgotten_is_seen() {
+        let vault = VaultName::from("main");
+        let seen = named(&vault, &snapshot("s", "run-7/2:service/db", 3)).unwrap();
+        assert_eq!((seen.label.run.0, seen.label.attempt.0, seen.at), (7, 2, UnixMillis(3 * 3_600_000)));
+        assert!(named(&vault, &snapshot("s", "log:service/db", 3)).is_none());
+        let forgotten = ClearSnapshot { forgotten: Some(9), ..snapshot("s", "run-7/2:service/db", 3) };
+        assert!(named(&vault, &forgotten).is_none());
+    }
 }

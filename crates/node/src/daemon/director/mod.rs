@@ -11,6 +11,7 @@
 //! Every daemon makes the same step, so that each can show where runs stand; only the leading one carries out what came of
 //! it. A successor needs nothing of its predecessor: what must survive is in the ledger.
 
+mod archives;
 mod catalog;
 mod executor;
 mod job;
@@ -28,6 +29,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use archives::{Archives, wanted as wanted_archives};
 pub use catalog::Catalogue;
 pub use executor::Executor;
 pub use job::{NotReady, job};
