@@ -67,7 +67,11 @@ async fn answer(vault: Arc<Vault>, stream: UnixStream) -> io::Result<()> {
     tokio::time::timeout(QUESTION_LIMIT, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Task>(&line) {
         Ok(task) => {
-            tracing::info!(?task, "asked over the control socket");
+            match task {
+                // The daemon looks every other second.
+                Task::Status | Task::Snapshots => tracing::debug!(?task, "asked over the control socket"),
+                _ => tracing::info!(?task, "asked over the control socket"),
+            }
             tokio::task::spawn_blocking(move || carry_out(&vault, &task)).await.map_err(io::Error::other)?
         }
         Err(error) => {

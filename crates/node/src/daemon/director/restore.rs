@@ -74,7 +74,7 @@ impl Site {
         room(scratch, subject.good.bytes)?;
         let (at, begun) = (wall(), Instant::now());
         let restored = self.restore(&subject.job).await;
-        let took = Span(begun.elapsed().as_secs());
+        let took = rounded_up(begun.elapsed());
         // What was restored is a second copy of the user's data: it does not stay.
         if let Err(error) = remove(scratch).await {
             tracing::warn!(%error, scratch = %scratch.display(), "what was restored for a drill is still there");
@@ -86,7 +86,7 @@ impl Site {
             at,
             snapshot: Some(subject.good.snapshot.clone()),
             good,
-            rpo: Some(at.since(subject.good.point)),
+            rpo: Some(rounded_up(Duration::from_millis(at.0.abs_diff(subject.good.point.0)))),
             rto: good.then_some(took),
             summary,
         };
@@ -148,6 +148,11 @@ async fn last_word(output: tokio::process::ChildStdout) -> Option<RestoreState> 
             last => return Some(last),
         }
     }
+}
+
+/// What is shown is never less than what is true (I17).
+fn rounded_up(time: Duration) -> Span {
+    Span(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
 /// Whether a rehearsal went well, in one sentence.
@@ -261,6 +266,13 @@ mod tests {
             RestoreDone { files: 3, bytes_written: 5, verified: Some(true), ..RestoreDone::default() };
         change(&mut done);
         Ok(done)
+    }
+
+    #[test]
+    fn times_are_never_shown_shorter_than_they_are() {
+        assert_eq!(rounded_up(Duration::from_millis(1)), Span(1));
+        assert_eq!(rounded_up(Duration::from_millis(2_000)), Span(2));
+        assert_eq!(rounded_up(Duration::from_millis(2_001)), Span(3));
     }
 
     #[test]
