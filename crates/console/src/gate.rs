@@ -2,12 +2,14 @@
 
 use crate::{answer::Refusal, serve::Surface};
 use anshin_base::Problem;
+use anshin_node::control::Control;
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use std::sync::Arc;
 
 /// Nothing but what this node itself serves, and no script or style inside the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -36,6 +38,14 @@ pub async fn gate(State(surface): State<Surface>, request: Request, next: Next) 
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Lets nobody ask a node that has just started and does not know yet how the site stands.
+pub async fn settle(State(control): State<Arc<dyn Control>>, request: Request, next: Next) -> Response {
+    match control.settled().await {
+        Ok(()) => next.run(request).await,
+        Err(problem) => Refusal(problem).into_response(),
+    }
 }
 
 fn refuse_on_loopback(method: &Method, headers: &HeaderMap) -> Option<Problem> {

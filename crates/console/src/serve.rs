@@ -68,7 +68,8 @@ pub fn router(control: Arc<dyn Control>, surface: Surface) -> Router {
         .route("/plans/{name}/retention", get(plans::retention))
         .route("/catalog/rebuild", post(plans::catalog_rebuild))
         .route("/calendar", get(plans::calendar))
-        .route("/openapi.json", get(api::openapi));
+        .route("/openapi.json", get(api::openapi))
+        .layer(middleware::from_fn_with_state(control.clone(), gate::settle));
     Router::new()
         .route("/", get(page::page))
         .route("/live", get(live::page))

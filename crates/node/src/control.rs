@@ -25,6 +25,10 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send 
 
 /// What can be asked of a node.
 pub trait Control: plans::Plans {
+    /// Until this node knows how the site stands. Right after its start it does not for a moment, and what it would answer
+    /// then is that nothing exists or runs. Bounded: a node that finds nobody answers with what it knows.
+    fn settled(&self) -> Answer<'_, ()>;
+
     /// What this node knows now. Answers without quorum too, from local knowledge, and says how old that is.
     fn status(&self) -> Answer<'_, SiteStatus>;
 

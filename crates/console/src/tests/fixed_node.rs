@@ -42,6 +42,9 @@ impl FixedNode {
 }
 
 impl Control for FixedNode {
+    fn settled(&self) -> Answer<'_, ()> {
+        done(Ok(()))
+    }
     fn status(&self) -> Answer<'_, SiteStatus> {
         done(Ok(SiteStatus::from_facts(self.facts())))
     }

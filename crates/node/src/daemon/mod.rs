@@ -107,7 +107,18 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         true => Some(director::Catalogue::start(paths.clone(), newest.clone(), propose.clone())?),
         false => None,
     };
-    Ok(Arc::new(Site { world: newest, propose, join, runner, happenings, catalog, paths, executable }))
+    let started = std::time::Instant::now();
+    Ok(Arc::new(Site {
+        world: newest,
+        propose,
+        join,
+        runner,
+        happenings,
+        catalog,
+        paths,
+        executable,
+        started,
+    }))
 }
 
 async fn wait_for_node(paths: &Paths) -> Result<NodeFile, Problem> {

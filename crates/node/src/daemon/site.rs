@@ -26,6 +26,8 @@ pub use crate::setup::Propose;
 
 /// A change that the ledger took is shown here as soon as the own ledger has applied it.
 const APPLY_LIMIT: Duration = Duration::from_secs(5);
+/// How long after its start a daemon may not know yet how the site stands; then it answers all the same.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// First port of the volumes' data links.
 const DATA_PORT_FIRST: u16 = 7810;
 /// Smallest volume: a file system and its journal fit.
@@ -51,6 +53,8 @@ pub struct Site {
     pub(super) paths: Paths,
     /// The program, for processes that answers need.
     pub(super) executable: PathBuf,
+    /// When the daemon started.
+    pub(super) started: Instant,
 }
 
 impl Site {
@@ -178,6 +182,16 @@ impl Site {
 }
 
 impl Control for Site {
+    fn settled(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            let left = SETTLE_LIMIT.saturating_sub(self.started.elapsed());
+            if !left.is_zero() {
+                self.wait_for(left, World::settled).await;
+            }
+            Ok(())
+        })
+    }
+
     fn status(&self) -> Answer<'_, SiteStatus> {
         Box::pin(async { Ok(self.status_now()) })
     }

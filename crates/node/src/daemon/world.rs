@@ -73,6 +73,14 @@ impl World {
         node == self.me || self.heard.get(&node).is_some_and(|heard| heard.alive)
     }
 
+    /// Whether this daemon knows how the site stands: it has a leader, and of every node a word, or that it was heard and is
+    /// silent now. One that was never heard may be about to speak.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        let silent = |node| self.heard.get(node).is_some_and(|heard| heard.dead && heard.age_ms.is_some());
+        self.quorate && self.state.nodes.keys().all(|node| self.reports.contains_key(node) || silent(node))
+    }
+
     /// Whether this daemon is the one that decides.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -167,5 +175,25 @@ impl ResourceReport {
             "stop" => !newest.result.is_ok(),
             _ => newest.result.rc != anshin_agent::Rc::NOT_RUNNING,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::fixture;
+
+    #[test]
+    fn a_daemon_that_has_just_started_does_not_know_how_the_site_stands() {
+        let settled = fixture::site();
+        assert!(settled.settled());
+        let without_leader = World { quorate: false, ..settled.clone() };
+        assert!(!without_leader.settled());
+        let mut unheard = settled;
+        unheard.reports.remove(&NodeId(2));
+        unheard.heard.insert(NodeId(2), Heard { dead: true, ..Heard::default() });
+        assert!(!unheard.settled(), "it was never heard");
+        unheard.heard.insert(NodeId(2), Heard { dead: true, age_ms: Some(4_000), ..Heard::default() });
+        assert!(unheard.settled());
     }
 }
