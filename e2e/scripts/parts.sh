@@ -17,6 +17,7 @@ browser 10 quick
 fuzz-smoke 10 quick
 build 15 site
 guest-systemd 25 site
+story 15 site
 END
     sed -n 's/^    "\([a-z-]*\)", [0-9]*, [0-9]*, .*/\1 10 site/p' e2e/src/scenario/mod.rs
     echo "bench-volume 60 long"
@@ -78,6 +79,7 @@ part() {
         fuzz-smoke) fuzz_smoke ;;
         build) lab_packages; build_programs ;;
         guest-systemd) . e2e/scripts/guest.sh; guest_systemd ;;
+        story) . e2e/scripts/story.sh; story ;;
         bench-volume) bench/volume ;;
         bench-failover) bench/failover ;;
         *) check "$1" ;;
