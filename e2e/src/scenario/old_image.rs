@@ -30,6 +30,8 @@ pub fn run(stage: &mut Stage) -> Result<()> {
         client.wait_after(Instant::now(), PATIENCE)?;
         node::kill(&stage.lab, &other)?;
         copy(&volumes, &yesterday)?;
+        // Until its death is noticed the status is that of before, and would pass for the one after its return.
+        stage.site.wait("noticing the death", PATIENCE, |status| !status.green())?;
         start(stage, &other)?;
         stage.site.wait_protected(PATIENCE)?;
         // Acknowledged by both copies, and unknown to yesterday's.

@@ -109,6 +109,8 @@ pub struct ServiceInfo {
     pub volume: Option<String>,
     /// The plugin that knows its program, if one does.
     pub plugin: Option<String>,
+    /// What on its volume the plugin's backup has or nobody needs: exclude patterns.
+    pub held: Vec<String>,
 }
 
 /// What the site has, for [`Source::Protected`] and for checks.
@@ -167,7 +169,8 @@ impl Inventory {
         jobs.filter(|job| seen.insert(job.key.clone())).collect()
     }
 
-    /// Everything protected: services, and volumes that no service stands on.
+    /// Everything protected: services, and volumes of which nobody else keeps everything. A plugin keeps the data of its
+    /// program; what else lies on the service's volume is backed up with the volume.
     fn protected(&self, except: &[String]) -> Vec<Job> {
         let wanted = |name: &String| !except.contains(name);
         let services = self
@@ -175,10 +178,14 @@ impl Inventory {
             .iter()
             .filter(|service| wanted(&service.name))
             .map(|service| Source::Service { service: service.name.clone(), plugin: service.plugin.clone() });
-        let under =
-            |volume: &String| self.services.iter().any(|service| service.volume.as_ref() == Some(volume));
-        let volumes = self.volumes.iter().filter(|name| wanted(name) && !under(name)).map(|volume| {
-            Source::Volume { volume: volume.clone(), form: VolumeForm::Files, exclude: Vec::new() }
+        let volumes = self.volumes.iter().filter(|name| wanted(name)).filter_map(|volume| {
+            let on = || self.services.iter().filter(|service| service.volume.as_ref() == Some(volume));
+            // By its service, or not at all because that is excepted.
+            if on().any(|service| service.plugin.is_none() || !wanted(&service.name)) {
+                return None;
+            }
+            let exclude = on().flat_map(|service| service.held.clone()).collect();
+            Some(Source::Volume { volume: volume.clone(), form: VolumeForm::Files, exclude })
         });
         services.chain(volumes).filter_map(|source| source.job()).collect()
     }

@@ -139,20 +139,33 @@ fn everything_wrong_is_said_at_once_and_helped() {
 }
 
 #[test]
-fn everything_protected_is_every_service_and_every_volume_no_service_stands_on() {
+fn everything_protected_is_every_service_and_of_every_volume_what_no_service_keeps() {
     let inventory = Inventory {
         services: vec![
-            ServiceInfo { name: "db".into(), volume: Some("data".into()), plugin: Some("postgresql".into()) },
+            ServiceInfo {
+                name: "db".into(),
+                volume: Some("data".into()),
+                plugin: Some("postgresql".into()),
+                held: vec!["/srv/data/main/".into()],
+            },
+            ServiceInfo { name: "files".into(), volume: Some("share".into()), ..ServiceInfo::default() },
             ServiceInfo { name: "proxy".into(), ..ServiceInfo::default() },
         ],
-        volumes: vec!["data".into(), "share".into(), "scratch".into()],
+        volumes: vec!["data".into(), "free".into(), "share".into(), "scratch".into()],
     };
     let keys =
         |what: &[Source]| -> Vec<String> { inventory.jobs(what).into_iter().map(|job| job.key.0).collect() };
     let all = Source::Protected { except: vec!["scratch".into()] };
-    assert_eq!(keys(std::slice::from_ref(&all)), ["service/db", "service/proxy", "volume/share"]);
+    let whole = ["service/db", "service/files", "service/proxy", "volume/data", "volume/free"];
+    assert_eq!(keys(std::slice::from_ref(&all)), whole);
     let named = Source::Service { service: "db".into(), plugin: None };
-    assert_eq!(keys(&[named, all]), ["service/db", "service/proxy", "volume/share"]);
+    assert_eq!(keys(&[named, all.clone()]), whole);
+    let without_db = Source::Protected { except: vec!["scratch".into(), "db".into()] };
+    assert_eq!(keys(&[without_db]), ["service/files", "service/proxy", "volume/free"]);
+    // What lies beside the data of a program that a plugin knows is kept too, but not that data once more.
+    let jobs = inventory.jobs(&[all]);
+    let beside = jobs.iter().find(|job| job.key.0 == "volume/data").map(|job| &job.source);
+    assert!(matches!(beside, Some(Source::Volume { exclude, .. }) if exclude == &["/srv/data/main/"]));
 }
 
 #[test]

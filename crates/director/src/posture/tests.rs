@@ -13,7 +13,11 @@ const START: UnixMillis = UnixMillis(1_795_392_000_000);
 
 fn inventory() -> Inventory {
     Inventory {
-        services: vec![ServiceInfo { name: "db".into(), volume: Some("data".into()), plugin: None }],
+        services: vec![ServiceInfo {
+            name: "db".into(),
+            volume: Some("data".into()),
+            ..ServiceInfo::default()
+        }],
         volumes: vec!["data".into()],
     }
 }

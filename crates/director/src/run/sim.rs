@@ -374,7 +374,11 @@ impl World {
     fn observed(&mut self) -> Observed {
         let mut observed = Observed {
             inventory: Inventory {
-                services: vec![ServiceInfo { name: "db".into(), volume: Some("data".into()), plugin: None }],
+                services: vec![ServiceInfo {
+                    name: "db".into(),
+                    volume: Some("data".into()),
+                    ..ServiceInfo::default()
+                }],
                 volumes: vec!["data".into()],
             },
             ..Observed::default()

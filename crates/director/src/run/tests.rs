@@ -37,7 +37,7 @@ impl Site {
         observed.inventory.services.push(ServiceInfo {
             name: "db".into(),
             volume: Some("data".into()),
-            plugin: None,
+            ..ServiceInfo::default()
         });
         observed.inventory.volumes.push("data".into());
         observed.services.insert("db".into(), A);

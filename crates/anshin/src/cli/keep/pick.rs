@@ -2,10 +2,15 @@
 
 use super::{args::Which, vault};
 use anshin_base::Problem;
+use anshin_capture::browse;
 use anshin_node::keep::{Access, Answer, Description, Task, administer::ClearSnapshot, host_name};
 use anshin_vault::{ChunkId, Session, Snapshot};
 use serde::Serialize;
 
+/// The newest one.
+const LATEST: &str = "latest";
+/// How the run of a piece of a service's log begins.
+const LOG: &str = "log:";
 /// Fewest digits by which a snapshot can be named.
 const DIGITS_MIN: usize = 4;
 
@@ -144,14 +149,34 @@ pub fn one(session: &Session, text: &str) -> Result<Told, Problem> {
     named(all(session)?, text)
 }
 
+/// [`one`], where `latest` is the newest that has a path: of several things that are backed up, most have not.
+///
+/// # Errors
+/// As [`one`].
+pub fn one_with(session: &Session, text: &str, path: Option<&str>) -> Result<Told, Problem> {
+    let all = all(session)?;
+    if let Some(path) = path.filter(|_| text == LATEST) {
+        let has = |told: &&Told| is_whole(told) && browse::show(session, &told.root, path.as_bytes()).is_ok();
+        if let Some(told) = all.iter().rfind(has) {
+            return Ok(told.clone());
+        }
+    }
+    named(all, text)
+}
+
+/// Whether something can be brought back from it alone: not a piece of a log, and not forgotten.
+fn is_whole(told: &Told) -> bool {
+    told.clear.forgotten.is_none() && !told.clear.run.starts_with(LOG)
+}
+
 /// [`one`] of these.
 ///
 /// # Errors
 /// As [`one`].
 pub fn named(snapshots: Vec<Told>, text: &str) -> Result<Told, Problem> {
     let list = "see `anshin snapshots list`";
-    if text == "latest" {
-        let newest = snapshots.into_iter().rfind(|told| told.clear.forgotten.is_none());
+    if text == LATEST {
+        let newest = snapshots.into_iter().rfind(is_whole);
         return newest.ok_or_else(|| {
             Problem::new("snapshot-unknown", "there is no snapshot in this vault").hint(list)
         });

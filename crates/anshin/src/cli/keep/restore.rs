@@ -71,7 +71,7 @@ struct Part {
 pub fn carry_out(asked: &Restore, out: &Out) -> Result<Ending, Problem> {
     let begun = std::time::Instant::now();
     let desk = pick::open(&asked.which)?;
-    let told = pick::one(&desk.session, &asked.snapshot)?;
+    let told = pick::one_with(&desk.session, &asked.snapshot, asked.paths.first().map(String::as_str))?;
     let to = match &asked.to {
         Some(to) => to.clone(),
         None => PathBuf::from("/"),

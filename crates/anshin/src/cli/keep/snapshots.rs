@@ -49,7 +49,7 @@ pub fn carry_out(command: Snapshots, out: &Out) -> Result<Ending, Problem> {
         }
         Snapshots::Show { snapshot, path, recursive, which } => {
             let desk = pick::open(&which)?;
-            let told = pick::one(&desk.session, &snapshot)?;
+            let told = pick::one_with(&desk.session, &snapshot, path.as_deref())?;
             list(&desk, &told, path.as_deref().unwrap_or_default(), recursive, out)?;
         }
         Snapshots::Find { patterns, snapshot, which } => find(&which, &patterns, snapshot.as_deref(), out)?,

@@ -28,8 +28,6 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Where a log waits for the vault, below the mount point of its service's volume.
-const SPOOL: &str = ".anshin/log";
 /// One that ended is started again after this.
 const AGAIN: Millis = Millis(5_000);
 /// One that was asked to stop moves what it has once more; it is killed after this, because its volume leaves.
@@ -117,7 +115,7 @@ pub fn wanted(world: &World) -> Vec<ArchiveJob> {
                 target: job.key.clone(),
                 service: name.clone(),
                 plugin: PluginSubject { plugin: plugin.clone(), facts: program::facts(service) },
-                spool: PathBuf::from(mount).join(SPOOL),
+                spool: PathBuf::from(mount).join(program::SPOOL),
                 every: Span::minutes(1),
             });
         }

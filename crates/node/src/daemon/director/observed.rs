@@ -1,6 +1,6 @@
 //! What the director sees of the site, taken from what the daemon knows.
 
-use super::program::plugin_of;
+use super::program::{held, plugin_of};
 use crate::daemon::{drill::running_on, world::World};
 use anshin_base::{Millis, NodeId};
 use anshin_director::{
@@ -23,6 +23,7 @@ pub fn observed(world: &World) -> Observed {
         name: service.name.clone(),
         volume: service.volume.clone(),
         plugin: plugin_of(service).map(str::to_owned),
+        held: held(service),
     };
     Observed {
         inventory: Inventory {

@@ -34,6 +34,22 @@ pub fn facts(service: &Service) -> BTreeMap<String, String> {
     facts
 }
 
+/// Where a log waits for the vault, below the mount point of its service's volume.
+pub const SPOOL: &str = ".anshin/log";
+
+/// What on the service's volume its plugin's backup has, or is on its way into the vault already: patterns of what a backup of
+/// the volume's files leaves out.
+#[must_use]
+pub fn held(service: &Service) -> Vec<String> {
+    let (Some(mount), Some(_)) = (&service.mount, plugin_of(service)) else { return Vec::new() };
+    let mount = mount.trim_end_matches('/');
+    let data = facts(service).remove("pgdata");
+    // Only a directory of its own: were it the whole volume, nothing would be left to back up, and that is no failure.
+    let data = data.filter(|data| data.starts_with(&format!("{mount}/")));
+    let directories = std::iter::once(format!("{mount}/{SPOOL}")).chain(data);
+    directories.map(|directory| format!("{}/", directory.trim_end_matches('/'))).collect()
+}
+
 fn known(resource: &Resource) -> Option<&'static str> {
     let postgresql = match &resource.kind {
         ResourceKind::Systemd { unit } => unit.starts_with("postgresql@") || unit == "postgresql.service",
