@@ -142,7 +142,7 @@ impl Chosen {
             Self::Here { called, settings } => {
                 let vault = Vault::open(settings.place()?.store(false)?, Options::default())?;
                 let control = paths.vault_control(&called);
-                Ok(Access { called, reached: Reached::Here { vault, control } })
+                Ok(Access { called, served: settings.serve, reached: Reached::Here { vault, control } })
             }
             Self::There(access) => {
                 let (session, vault) = open::open_patiently(paths, &access, PATIENCE)?;
@@ -159,6 +159,7 @@ impl Chosen {
 /// An open vault.
 pub struct Access {
     called: String,
+    served: bool,
     reached: Reached,
 }
 
@@ -170,7 +171,14 @@ enum Reached {
 
 impl Access {
     fn there(session: Session, access: VaultAccess, vault: [u8; 16]) -> Self {
-        Self { called: access.name.to_string(), reached: Reached::There { session, access, vault } }
+        let called = access.name.to_string();
+        Self { called, served: false, reached: Reached::There { session, access, vault } }
+    }
+
+    /// Whether this machine serves the vault to its site, whose data nodes then hold the keys.
+    #[must_use]
+    pub const fn served(&self) -> bool {
+        self.served
     }
 
     /// What to call it towards the user.
@@ -186,14 +194,17 @@ impl Access {
     pub fn vault(&self) -> Result<&Vault, Problem> {
         match &self.reached {
             Reached::Here { vault, .. } => Ok(vault),
-            Reached::There { access, .. } => Err(Problem::new(
-                "vault-elsewhere",
-                format!(
-                    "this is done on the node that serves vault {}, which is {}",
-                    self.called, access.server
-                ),
-            )
-            .hint("nothing that removes or checks is asked for over the network: log in there")),
+            Reached::There { access, .. } => {
+                let at: Vec<String> =
+                    access.addresses.iter().map(|address| address.ip().to_string()).collect();
+                let message = format!(
+                    "this is done on the node that serves vault {}, which is at {}",
+                    self.called,
+                    at.join(" or ")
+                );
+                Err(Problem::new("vault-elsewhere", message)
+                    .hint("nothing that removes or checks is asked for over the network: log in there"))
+            }
         }
     }
 

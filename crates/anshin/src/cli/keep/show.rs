@@ -112,6 +112,10 @@ pub fn status(style: Style, shown: &StatusShown) -> String {
         let hint = "hint: on a machine that holds the key: anshin vault keys add --recovery";
         let _ = write!(text, "\n\n{}\n{}", style.wrap(&line, 2), style.wrap(hint, 2));
     }
+    if shown.served && shown.opens.is_none() {
+        let line = "This node serves the vault and cannot read it: the site's data nodes hold the key.";
+        let _ = write!(text, "\n\n{}", style.wrap(line, 0));
+    }
     if let Some(problem) = &shown.locked {
         let _ = write!(text, "\n\n{}", style.wrap(&format!("! {}", problem.message), 2));
         if let Some(hint) = &problem.hint {

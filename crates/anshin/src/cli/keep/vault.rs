@@ -138,6 +138,8 @@ pub struct StatusShown {
     /// Why it can read none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<Problem>,
+    /// This machine serves it to its site and needs no key for that.
+    pub served: bool,
 }
 
 fn status(which: &Which, out: &Out) -> Result<Ending, Problem> {
@@ -146,9 +148,12 @@ fn status(which: &Which, out: &Out) -> Result<Ending, Problem> {
     let unlocked = keyring(which).and_then(|keyring| access.unlock(&keyring));
     let (opens, locked) = match unlocked {
         Ok(domain) => (Some(domain.keys.domain().to_string()), None),
+        // That is how it is meant: who keeps the backups cannot read them.
+        Err(_) if access.served() => (None, None),
         Err(problem) => (None, Some(problem)),
     };
-    let shown = StatusShown { vault: access.called().to_owned(), status, opens, locked };
+    let shown =
+        StatusShown { vault: access.called().to_owned(), status, opens, locked, served: access.served() };
     out.show(&shown, |style| show::status(style, &shown))?;
     let papered = shown.status.domains.iter().all(|domain| domain.recovery);
     Ok(if shown.locked.is_none() && papered { Ending::Ok } else { Ending::Degraded })
