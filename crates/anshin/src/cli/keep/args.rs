@@ -164,7 +164,7 @@ pub enum Snapshots {
         /// Of this machine only
         #[arg(long)]
         host: Option<String>,
-        /// Also those that are forgotten and can still be taken back
+        /// Also those that are forgotten and can still be taken back, and the pieces of services' logs
         #[arg(long)]
         all: bool,
     },

@@ -166,7 +166,12 @@ pub fn one_with(session: &Session, text: &str, path: Option<&str>) -> Result<Tol
 
 /// Whether something can be brought back from it alone: not a piece of a log, and not forgotten.
 fn is_whole(told: &Told) -> bool {
-    told.clear.forgotten.is_none() && !told.clear.run.starts_with(LOG)
+    told.clear.forgotten.is_none() && !is_log(told)
+}
+
+/// Whether it is a piece of a service's log, which completes the snapshots of the service.
+pub fn is_log(told: &Told) -> bool {
+    told.clear.run.starts_with(LOG)
 }
 
 /// [`one`] of these.

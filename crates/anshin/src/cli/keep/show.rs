@@ -237,9 +237,9 @@ pub fn backup_done(done: &BackupDone) -> String {
     text
 }
 
-/// Snapshots.
-pub fn snapshots(style: Style, all: &[Told]) -> String {
-    if all.is_empty() {
+/// Snapshots, and how many pieces of logs are not among them.
+pub fn snapshots(style: Style, all: &[Told], logs: usize) -> String {
+    if all.is_empty() && logs == 0 {
         return "there is no snapshot; make one with: anshin backup PATH".to_owned();
     }
     let rows = all.iter().map(|told| {
@@ -257,7 +257,12 @@ pub fn snapshots(style: Style, all: &[Told]) -> String {
             what,
         ]
     });
-    style.table(&["SNAPSHOT", "SEALED", "HOST", "SIZE", "NEW", "WHAT"], rows.collect())
+    let mut text = style.table(&["SNAPSHOT", "SEALED", "HOST", "SIZE", "NEW", "WHAT"], rows.collect());
+    if logs > 0 {
+        let pieces = count(logs as u64, "piece of a service's log", "pieces of services' logs");
+        let _ = write!(text, "\n{}", style.wrap(&format!("and {pieces}: --all shows them too"), 0));
+    }
+    text
 }
 
 /// One snapshot.

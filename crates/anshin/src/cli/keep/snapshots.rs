@@ -33,7 +33,11 @@ pub fn carry_out(command: Snapshots, out: &Out) -> Result<Ending, Problem> {
                 (all || told.clear.forgotten.is_none())
                     && host.as_ref().is_none_or(|host| told.host() == host)
             });
-            out.show(&told, |style| show::snapshots(style, &told))?;
+            // There is one a minute of each.
+            let count = told.len();
+            told.retain(|told| all || !pick::is_log(told));
+            let logs = count - told.len();
+            out.show(&told, |style| show::snapshots(style, &told, logs))?;
             if let Some(problem) = locked {
                 // What they are is counted; what is in them is not to be had here.
                 out.problem(&problem);
