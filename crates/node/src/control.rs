@@ -10,6 +10,7 @@
 //! that cannot decide now. Everything else is a failure inside the node.
 
 pub mod plans;
+pub mod restores;
 
 use crate::view::{
     DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
@@ -24,7 +25,7 @@ use tokio::sync::broadcast;
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
 
 /// What can be asked of a node.
-pub trait Control: plans::Plans {
+pub trait Control: plans::Plans + restores::Restores {
     /// What this node knows now. Answers without quorum too, from local knowledge, and says how old that is.
     fn status(&self) -> Answer<'_, SiteStatus>;
 

@@ -22,6 +22,7 @@ mod reading;
 mod restore;
 pub mod restore_job;
 mod stop;
+pub mod swap;
 mod throttle;
 pub mod vault;
 

@@ -9,8 +9,9 @@ use super::{
         protocol::{Operation, Say},
     },
     process::Voice,
-    restore_job::{Conflict, Destination, RestoreDone, RestoreJob, RestoreState, ServiceRestore},
+    restore_job::{AtStart, Conflict, Destination, RestoreDone, RestoreJob, RestoreState, ServiceRestore},
     stop::Stop,
+    swap::Swap,
 };
 use anshin_base::Problem;
 use anshin_capture::{
@@ -34,6 +35,8 @@ use std::{
 const TELL: Duration = Duration::from_secs(1);
 /// The clocks of two nodes that wrote one log differ by less.
 const CLOCKS_NANOSECONDS: i64 = 3_600_000_000_000;
+/// In a directory into which a restore goes that has not ended well yet.
+const UNFINISHED: &str = ".anshin-unfinished";
 /// Warnings that are told one by one.
 const WARNINGS_MAX: usize = 100;
 
@@ -187,6 +190,24 @@ impl Restorer<'_> {
     ) -> Result<(), Problem> {
         let known = about.plugin.as_ref().map_or(serde_json::Value::Null, |plugin| plugin.about.clone());
         let stage = self.stage(&known)?;
+        let result = self.service_in(&stage, known, session, snapshot, about, service);
+        if result.is_err() && self.job.to == Destination::InPlace {
+            // Beside the data of a service nothing stays that nobody asked for. Elsewhere somebody may want to look.
+            let _ = fs::remove_dir_all(&stage);
+        }
+        result
+    }
+
+    fn service_in(
+        &mut self,
+        stage: &Path,
+        known: serde_json::Value,
+        session: &Session,
+        snapshot: &Snapshot,
+        about: &About,
+        service: &ServiceRestore,
+    ) -> Result<(), Problem> {
+        let stage = stage.to_owned();
         let root = snapshot.record.root;
         self.doing("restores the snapshot");
         self.tree(session, &root, &Selection::all(), &stage, capture::Conflict::Overwrite)?;
@@ -220,8 +241,11 @@ impl Restorer<'_> {
         self.done.place = Some(stage.join(&data));
         if self.job.to == Destination::InPlace {
             self.doing("puts it in place");
-            self.swap(&stage, &data, &place)?;
+            self.swap(&stage, &data, &place, service.at_start.as_ref())?;
         }
+        let _ = fs::remove_file(stage.join(UNFINISHED));
+        // What else the snapshot had stays if the data refers to it; an empty rest goes.
+        let _ = fs::remove_dir(&stage);
         Ok(())
     }
 
@@ -240,7 +264,10 @@ impl Restorer<'_> {
                     Problem::refused("restore-service", format!("{} cannot be replaced", place.display()))
                 })?;
                 let name = place.file_name().unwrap_or_default().to_string_lossy();
-                parent.join(format!("{name}.restore-{}", stamp()))
+                let start = format!("{name}.restore-");
+                on_volume(self.job.service.as_ref(), parent)?;
+                sweep(parent, &start);
+                parent.join(format!("{start}{}", stamp()))
             }
             Destination::Device { .. } => {
                 return Err(Problem::refused(
@@ -260,6 +287,8 @@ impl Restorer<'_> {
         fs::create_dir_all(&path).map_err(failed)?;
         // The service's user must be able to pass.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        fs::write(path.join(UNFINISHED), "").map_err(failed)?;
+        passable(&path)?;
         Ok(path)
     }
 
@@ -319,31 +348,90 @@ impl Restorer<'_> {
     }
 
     /// What was in the service's place is kept beside it.
-    fn swap(&mut self, stage: &Path, data: &Path, place: &Path) -> Result<(), Problem> {
-        let failed = |error: std::io::Error| {
-            Problem::new("restore-place", format!("cannot put the data at {}: {error}", place.display()))
-                .hint(format!("it is ready in {}", stage.display()))
-        };
+    fn swap(
+        &mut self,
+        stage: &Path,
+        data: &Path,
+        place: &Path,
+        at_start: Option<&AtStart>,
+    ) -> Result<(), Problem> {
         let plain = data.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         if !plain || stage.parent() != place.parent() {
             let message = format!("{} cannot be put at {}", stage.join(data).display(), place.display());
             return Err(Problem::refused("restore-place", message));
         }
-        if place.exists() {
-            let name = place.file_name().unwrap_or_default().to_string_lossy();
-            let before = place.with_file_name(format!("{name}.before-restore-{}", stamp()));
-            fs::rename(place, &before).map_err(failed)?;
-            self.done.before = Some(before);
-        }
-        fs::rename(stage.join(data), place).map_err(failed)?;
-        if let Some(parent) = place.parent() {
-            fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        }
+        let stamp = stamp();
+        let beside = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            path.with_file_name(format!("{name}.before-restore-{stamp}"))
+        };
+        let swap = Swap {
+            resource: at_start.map(|at| at.resource.clone()).unwrap_or_default(),
+            ready: stage.join(data),
+            place: place.to_owned(),
+            before: beside(place),
+            aside: at_start
+                .iter()
+                .flat_map(|at| &at.aside)
+                .map(|path| (path.clone(), beside(path)))
+                .collect(),
+        };
+        self.done.before = fs::symlink_metadata(place).is_ok().then(|| swap.before.clone());
         self.done.place = Some(place.to_owned());
-        // What else the snapshot had stays if the data refers to it; an empty rest goes.
-        let _ = fs::remove_dir(stage);
-        Ok(())
+        // From here on it is whole; a restore that comes later must not sweep it away.
+        let _ = fs::remove_file(stage.join(UNFINISHED));
+        match at_start {
+            Some(at) => {
+                self.settle(stage)?;
+                swap.leave(&at.mount)
+            }
+            None => swap.carry_out(),
+        }
     }
+
+    /// What is started from must be on the disk before it is said to be ready.
+    fn settle(&self, stage: &Path) -> Result<(), Problem> {
+        let failed = |error| Problem::new("restore-place", format!("{}: {error}", stage.display()));
+        rustix::fs::syncfs(fs::File::open(stage).map_err(failed)?).map_err(|error| failed(error.into()))
+    }
+}
+
+/// What is renamed when the program starts must be on the service's volume: nothing else goes where the service goes.
+fn on_volume(service: Option<&ServiceRestore>, parent: &Path) -> Result<(), Problem> {
+    let Some(at) = service.and_then(|service| service.at_start.as_ref()) else { return Ok(()) };
+    let device = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::dev(&found)).ok();
+    if parent.starts_with(&at.mount) && device(parent).is_some() && device(parent) == device(&at.mount) {
+        return Ok(());
+    }
+    let message =
+        format!("{} is not on the service's volume at {}", parent.display(), at.mount.display());
+    Err(Problem::refused("restore-place", message)
+        .hint("restore into a directory (--to), stop the service, and put the data in place by hand"))
+}
+
+/// Removes what restores that were broken off have left beside the data.
+fn sweep(parent: &Path, start: &str) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(start);
+        if ours && entry.path().join(UNFINISHED).exists() {
+            tracing::info!(path = %entry.path().display(), "left by a restore that was broken off; removed");
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The program of a service runs as a user of its own, who must be able to reach what is restored for it.
+fn passable(path: &Path) -> Result<(), Problem> {
+    for above in path.ancestors().skip(1) {
+        let mode = fs::metadata(above).map(|found| found.permissions().mode()).unwrap_or(0o777);
+        if mode & 0o001 == 0 {
+            let message = format!("{} can be passed by few users only (mode {:o})", above.display(), mode & 0o7777);
+            return Err(Problem::new("restore-target", message).hint(
+                "the service's own user must reach what is restored: choose a directory such as /var/tmp/NAME",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The snapshot of this name, with what it says of itself.

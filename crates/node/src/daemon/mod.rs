@@ -90,7 +90,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         runner: runner.clone(),
         voter: voter.clone(),
         keeper: Arc::new(director::Processes::new(paths.clone())),
-        events,
+        events: events.clone(),
         world,
         happenings: happenings.clone(),
     })?;
@@ -107,7 +107,21 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         true => Some(director::Catalogue::start(paths.clone(), newest.clone(), propose.clone())?),
         false => None,
     };
-    Ok(Arc::new(Site { world: newest, propose, join, runner, happenings, catalog, paths, executable }))
+    let restores = director::RestoreBook::default();
+    let site = Site {
+        world: newest,
+        propose,
+        join,
+        runner,
+        happenings,
+        catalog,
+        paths,
+        executable,
+        core: events,
+        restores,
+    };
+    tokio::spawn(site.clone().finish_restores());
+    Ok(Arc::new(site))
 }
 
 async fn wait_for_node(paths: &Paths) -> Result<NodeFile, Problem> {

@@ -26,10 +26,11 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdout, Command},
     sync::oneshot,
+    task::JoinHandle,
 };
 
 /// Where a log waits for the vault, below the mount point of its service's volume.
-const SPOOL: &str = ".anshin/log";
+pub(super) const SPOOL: &str = ".anshin/log";
 /// One that ended is started again after this.
 const AGAIN: Millis = Millis(5_000);
 /// One that was asked to stop moves what it has once more; it is killed after this, because its volume leaves.
@@ -41,6 +42,7 @@ struct Running {
     job: ArchiveJob,
     /// The process ends when it is dropped.
     stopper: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
 }
 
 /// The archives of this node.
@@ -71,14 +73,20 @@ impl Archives {
             }
             let (stopper, stop) = oneshot::channel();
             self.started.insert(job.service.clone(), now);
-            tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), stop));
-            self.running.insert(job.service.clone(), Running { job, stopper });
+            let ended = tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), stop));
+            self.running.insert(job.service.clone(), Running { job, stopper, ended });
         }
     }
 
     /// Ends the archive of a service whose volume is about to leave.
     pub fn leave(&mut self, service: &str) {
         self.running.remove(service);
+    }
+
+    /// Has what is in the spool of a service moved at once, by ending its archive, which the next look starts again. The
+    /// handle tells when it is moved; None: nothing is archived here.
+    pub fn flush(&mut self, service: &str) -> Option<JoinHandle<()>> {
+        self.running.remove(service).map(|running| running.ended)
     }
 }
 

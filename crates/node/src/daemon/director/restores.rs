@@ -1,0 +1,574 @@
+//! Restores of services on this node: into a directory, or in place.
+//!
+//! In place, everything that takes long happens beside the data while the service goes on: the restore, the log, the look whether
+//! it is good. Then the renames are left for the next start of the service's program ([`crate::backup::swap`]), and the program is
+//! stopped, so that the leader has it started again. A daemon that is started anew finishes what an earlier one left.
+
+use super::{
+    DirectorEvent, observed, program,
+    restore::{access, plugin_restore},
+    restore_choice::{Base, bases, choose, text},
+    restore_process::RestoreProcess,
+};
+use crate::{
+    backup::{
+        restore_job::{
+            AtStart, Conflict, Destination, Part as Selected, RestoreDone, RestoreJob, RestoreState,
+            ServiceRestore,
+        },
+        swap::Swap,
+    },
+    control::{Answer, restores::Restores},
+    daemon::{
+        core::Event,
+        drill::running_on,
+        messages::ResourceReport,
+        site::{Site, unknown},
+        world::World,
+    },
+    view::{RestoreStand, RestoreStart, RestoreView},
+};
+use anshin_agent::release;
+use anshin_base::{ByteSize, NodeId, Problem};
+use anshin_director::{
+    PlanName, TargetKey, UnixMillis,
+    plan::{Job, Plan},
+    record::{Cause, Change, NewRun},
+};
+use anshin_ledger::{Command, state::Service};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// A restore of many terabytes may take days; one that takes longer than this never ends.
+const RESTORE_LIMIT: Duration = Duration::from_secs(30 * 86_400);
+/// What is in the spool is moved to the vault within this, or it is not waited for.
+const FLUSH_LIMIT: Duration = Duration::from_secs(60);
+/// A program stops and starts within this: the same bound as for a planned move.
+const START_LIMIT: Duration = Duration::from_secs(180);
+/// Between two looks for restores that an earlier daemon left.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Left free beside what is restored.
+const FREE_MIN: u64 = 64 << 20;
+/// Restores that are remembered.
+const REMEMBERED: usize = 100;
+/// Between two looks at the spool.
+const LOOK_AT_SPOOL: Duration = Duration::from_millis(200);
+/// A file in the spool that asks for something in the log (docs/formats/plugin.md).
+const MARK: &str = ".mark";
+
+/// The restores that this daemon knows.
+#[derive(Clone, Default)]
+pub struct RestoreBook(Arc<Mutex<Book>>);
+
+#[derive(Default)]
+struct Book {
+    last: u64,
+    entries: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    view: RestoreView,
+    begun: Instant,
+    /// Ends the restore's process; None once that is over.
+    stopper: Option<oneshot::Sender<Problem>>,
+}
+
+impl RestoreBook {
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, mut view: RestoreView) -> Result<(u64, oneshot::Receiver<Problem>), Problem> {
+        let mut book = self.lock();
+        let works = |entry: &&Entry| entry.view.stand == RestoreStand::Working && entry.view.to.is_none();
+        let same = book.entries.values().filter(works).find(|entry| entry.view.service == view.service);
+        if let Some(same) = same.filter(|_| view.to.is_none()) {
+            let message = format!("restore {} of {} in place goes on", same.view.id, view.service);
+            return Err(Problem::new("restore-busy", message).hint("wait for its end, or cancel it"));
+        }
+        book.last += 1;
+        let (id, (stopper, stop)) = (book.last, oneshot::channel());
+        view.id = id;
+        book.entries.insert(id, Entry { view, begun: Instant::now(), stopper: Some(stopper) });
+        while book.entries.len() > REMEMBERED {
+            book.entries.pop_first();
+        }
+        Ok((id, stop))
+    }
+
+    fn change(&self, id: u64, change: impl FnOnce(&mut RestoreView)) {
+        if let Some(entry) = self.lock().entries.get_mut(&id) {
+            change(&mut entry.view);
+        }
+    }
+
+    /// From here on it cannot be cancelled any more.
+    fn settle(&self, id: u64) {
+        if let Some(entry) = self.lock().entries.get_mut(&id) {
+            entry.stopper = None;
+        }
+    }
+
+    fn end(&self, id: u64, result: Result<(), Problem>) {
+        if let Some(entry) = self.lock().entries.get_mut(&id) {
+            entry.stopper = None;
+            entry.view.took_ms = millis(entry.begun.elapsed());
+            match result {
+                Ok(()) => entry.view.stand = RestoreStand::Done,
+                Err(problem) => {
+                    entry.view.stand = RestoreStand::Failed;
+                    (entry.view.problem, entry.view.hint) = (Some(problem.message), problem.hint);
+                }
+            }
+        }
+    }
+
+    fn shown(&self, id: u64) -> Result<RestoreView, Problem> {
+        let book = self.lock();
+        book.entries.get(&id).map(Entry::shown).ok_or_else(|| {
+            let problem = Problem::new("restore-unknown", format!("this node knows no restore {id}"));
+            problem.hint("a daemon that was started anew knows none of those before; look at the service itself")
+        })
+    }
+
+    fn in_place(&self, service: &str) -> bool {
+        self.lock().entries.values().any(|entry| {
+            let view = &entry.view;
+            view.stand == RestoreStand::Working && view.to.is_none() && view.service == service
+        })
+    }
+}
+
+impl Entry {
+    fn shown(&self) -> RestoreView {
+        let mut view = self.view.clone();
+        if view.stand == RestoreStand::Working {
+            view.took_ms = millis(self.begun.elapsed());
+        }
+        view
+    }
+}
+
+/// Everything that a restore is made of.
+struct Task {
+    id: u64,
+    service: Service,
+    job: RestoreJob,
+}
+
+impl Site {
+    fn begin(&self, request: &RestoreStart) -> Result<RestoreView, Problem> {
+        let world = self.now();
+        let hint = "list them: anshin service list";
+        let service = world.state.services.get(&request.service);
+        let service = service.cloned().ok_or_else(|| unknown("service", &request.service, hint))?;
+        let at = request.at.as_deref().map(instant).transpose()?;
+        let restore = plugin_restore(&world, &service.name).ok_or_else(|| {
+            let message = format!("no plugin knows the program of service {}", service.name);
+            Problem::new("restore-service-invalid", message)
+                .hint("restore the files of a snapshot: anshin restore SNAPSHOT --to DIR")
+        })?;
+        let target = TargetKey(format!("service/{}", service.name));
+        let rows = self.catalog.as_ref().ok_or_else(no_keys)?.snapshots()?;
+        let bases = bases(&target, &rows, world.state.director.records());
+        let base = choose(&target, &bases, at, request.snapshot.as_deref())?;
+        let job = self.restore_job(&world, &service, restore, request, at, &base)?;
+        let view = RestoreView {
+            service: service.name.clone(),
+            at: request.at.as_deref().and_then(exact),
+            snapshot: base.snapshot.0.clone(),
+            point: text(base.point),
+            vault: base.vault.0.clone(),
+            to: request.to.clone(),
+            begun: text(wall()),
+            doing: "begins".into(),
+            ..RestoreView::default()
+        };
+        let (id, stop) = self.restores.open(view)?;
+        let task = Task { id, service, job };
+        let site = self.clone();
+        tokio::spawn(async move { site.carry_out_restore(task, stop).await });
+        self.restores.shown(id)
+    }
+
+    fn restore_job(
+        &self,
+        world: &World,
+        service: &Service,
+        mut restore: ServiceRestore,
+        request: &RestoreStart,
+        at: Option<UnixMillis>,
+        base: &Base,
+    ) -> Result<RestoreJob, Problem> {
+        let to = match &request.to {
+            Some(to) if Path::new(to).is_absolute() => {
+                room(Path::new(to), base.bytes)?;
+                Destination::Directory { path: PathBuf::from(to) }
+            }
+            Some(to) => {
+                return Err(Problem::new("restore-to-invalid", format!("`{to}` is not an absolute path")));
+            }
+            None => {
+                let mount = in_place(world, service, request, at, base)?;
+                room(&mount, base.bytes)?;
+                let resource = program::part_of(service).ok_or_else(|| {
+                    Problem::new("restore-service-invalid", format!("{} has no program", service.name))
+                })?;
+                let aside = vec![mount.join(super::archives::SPOOL)];
+                restore.at_start = Some(AtStart { mount, resource, aside });
+                Destination::InPlace
+            }
+        };
+        restore.time = request.at.as_deref().and_then(exact);
+        Ok(RestoreJob {
+            vault: access(world, &base.vault)?,
+            snapshot: base.snapshot.clone(),
+            part: Selected::default(),
+            to,
+            conflict: Conflict::Refuse,
+            verify: false,
+            service: Some(restore),
+        })
+    }
+
+    async fn carry_out_restore(self, task: Task, stop: oneshot::Receiver<Problem>) {
+        let result = self.restore_service(&task, stop).await;
+        if let Err(problem) = &result {
+            tracing::warn!(service = task.service.name, %problem, "a restore failed");
+        }
+        self.restores.end(task.id, result);
+    }
+
+    async fn restore_service(&self, task: &Task, stop: oneshot::Receiver<Problem>) -> Result<(), Problem> {
+        let job = &task.job;
+        self.doing(task.id, "moves the newest of the log to the vault");
+        self.flush(&task.service).await;
+        let in_place = job.to == Destination::InPlace;
+        let (book, id) = (self.restores.clone(), task.id);
+        let told = move |state| {
+            if let RestoreState::Working { files, bytes, doing } = state {
+                book.change(id, |view| (view.files, view.bytes, view.doing) = (files, bytes, doing));
+            }
+        };
+        let unwanted = async {
+            tokio::select! {
+                why = stop => match why {
+                    Ok(why) => why,
+                    Err(_) => std::future::pending().await,
+                },
+                why = self.left(&task.service, in_place) => why,
+            }
+        };
+        let log = self.paths.run.join("restore.log");
+        let process = RestoreProcess { executable: &self.executable, log: &log, limit: RESTORE_LIMIT };
+        let done = process.run(job, unwanted, told).await?;
+        self.restores.settle(task.id);
+        let before = done.before.clone();
+        self.restores.change(task.id, |view| note(view, done));
+        if !in_place {
+            return Ok(());
+        }
+        self.doing(task.id, "starts the service's program from what was restored");
+        let begun = Instant::now();
+        self.put_in_place(&task.service).await?;
+        self.restores.change(task.id, |view| view.pause_ms = Some(millis(begun.elapsed())));
+        let here = running_on(&self.now(), &task.service) == Some(self.now().me);
+        let missing = before.filter(|before| here && std::fs::symlink_metadata(before).is_err());
+        if let Some(before) = missing {
+            let message = format!("what was there before is not in {}", before.display());
+            return Err(Problem::new("restore-place", message).hint("look into the service's volume"));
+        }
+        self.doing(task.id, "asks for a new base");
+        let run = self.new_base(&task.service).await;
+        self.restores.change(task.id, |view| match run {
+            Ok(run) => view.run = run,
+            Err(problem) => view.warnings.push(format!(
+                "no backup of what is there now could be asked for, run its plan by hand: {problem}"
+            )),
+        });
+        Ok(())
+    }
+
+    fn doing(&self, id: u64, what: &str) {
+        self.restores.change(id, |view| what.clone_into(&mut view.doing));
+    }
+
+    /// Has the log of a service that runs here moved to the vault up to now. If it cannot be, the restore tells how far it is.
+    async fn flush(&self, service: &Service) {
+        let world = self.now();
+        if running_on(&world, service) != Some(world.me) {
+            return;
+        }
+        if let Some(mount) = &service.mount {
+            let mark = Path::new(mount).join(super::archives::SPOOL).join(MARK);
+            let made = tokio::fs::write(&mark, b"").await.is_ok();
+            let until = Instant::now() + FLUSH_LIMIT;
+            while made && Instant::now() < until && tokio::fs::try_exists(&mark).await.unwrap_or(false) {
+                tokio::time::sleep(LOOK_AT_SPOOL).await;
+            }
+        }
+        let (done, flushed) = oneshot::channel();
+        let flush = DirectorEvent::Flush { service: service.name.clone(), done };
+        if self.core.send(Event::Director(flush)).await.is_ok() {
+            let moved = tokio::time::timeout(FLUSH_LIMIT, flushed).await;
+            tracing::info!(service = service.name, ?moved, "the log is moved before a restore");
+        }
+    }
+
+    /// Why a restore in place can no longer go on here, once that is so.
+    async fn left(&self, service: &Service, in_place: bool) -> Problem {
+        if !in_place {
+            return std::future::pending().await;
+        }
+        let mut world = self.world.clone();
+        loop {
+            let now = world.borrow_and_update().clone();
+            if running_on(&now, service) != Some(now.me) {
+                let message = format!("service {} does not run on this node any more", service.name);
+                let problem = Problem::new("restore-left", message);
+                return problem.hint("nothing of it was changed; restore it where it runs now");
+            }
+            if world.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Has the service's program started anew; whoever starts it puts what was restored in place.
+    async fn put_in_place(&self, service: &Service) -> Result<(), Problem> {
+        let Some(mount) = service.mount.as_ref().map(PathBuf::from) else { return Ok(()) };
+        // What rests on the program is stopped before it, as always.
+        for resource in service.resources.iter().rev() {
+            let part = format!("{}.{}", service.name, resource.name);
+            let world = self.now();
+            let me = world.me;
+            let before = last_call(&world, me, &part);
+            if !runs(&world, me, &part) {
+                continue;
+            }
+            let why = "restored data takes the place of what it has".to_owned();
+            let stop = DirectorEvent::StopPart { resource: part.clone(), why };
+            let sent = self.core.send(Event::Director(stop)).await;
+            sent.map_err(|_| Problem::new("internal", "the daemon ends"))?;
+            let stopped = |world: &World| !runs(world, me, &part) || last_stop(world, me, &part) > before;
+            self.wait_for(START_LIMIT, stopped).await;
+        }
+        let until = Instant::now() + START_LIMIT;
+        while Instant::now() < until {
+            let world = self.now();
+            let left = std::fs::symlink_metadata(Swap::mark(&mount)).is_ok() && release::is_mounted(&mount);
+            if !left && running_on(&world, service).is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let message = format!("service {} was not started from what was restored within {} s", service.name, START_LIMIT.as_secs());
+        Err(Problem::new("restore-start", message).hint(format!(
+            "it is put in place when the program is started next; see: anshin explain {}",
+            service.name
+        )))
+    }
+
+    /// Later restores begin with what is there now.
+    async fn new_base(&self, service: &Service) -> Result<Option<u64>, Problem> {
+        let world = self.now();
+        let Some((plan, job)) = planned(&world, &service.name) else { return Ok(None) };
+        let at = wall();
+        let run = NewRun {
+            plan,
+            target: job.key,
+            locus: job.locus,
+            cause: Cause::Operator("a restore in place".into()),
+            occurrence: None,
+            due: at,
+        };
+        let change = Change::Open { run, expect: UnixMillis(0), passed: None, at };
+        match (self.propose)(Command::Director(change)).await? {
+            Ok(anshin_ledger::Applied::Director(anshin_director::record::Applied::Run(run))) => Ok(Some(run.0)),
+            Ok(_) => Ok(None),
+            Err(refused) => Err(crate::daemon::site::refusal(&refused)),
+        }
+    }
+
+    /// Finishes what a daemon that died left between the last word of a restore and the start of the program.
+    pub(in crate::daemon) async fn finish_restores(self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let world = self.now();
+            let here = world.state.services.values().filter(|service| running_on(&world, service) == Some(world.me));
+            for service in here {
+                let Some(mount) = service.mount.clone() else { continue };
+                if self.restores.in_place(&service.name) {
+                    continue;
+                }
+                let look = move || Swap::waiting(Path::new(&mount)).map(|swap| swap.resource);
+                let waits = tokio::task::spawn_blocking(look).await.ok().flatten();
+                // One that no start of this service would carry out is left to a person.
+                if waits.is_some() && waits == program::part_of(service) {
+                    tracing::info!(service = service.name, "restored data waits; its program is started anew");
+                    if let Err(problem) = self.put_in_place(service).await {
+                        tracing::warn!(service = service.name, %problem, "restored data is not in place");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Restores for Site {
+    fn restore_list(&self) -> Answer<'_, Vec<RestoreView>> {
+        Box::pin(async { Ok(self.restores.lock().entries.values().map(Entry::shown).collect()) })
+    }
+
+    fn restore_start(&self, request: RestoreStart) -> Answer<'_, RestoreView> {
+        Box::pin(async move {
+            let site = self.clone();
+            // The catalog is read from a disk.
+            let begun = tokio::task::spawn_blocking(move || site.begin(&request)).await;
+            begun.map_err(|error| Problem::new("internal", error.to_string()))?
+        })
+    }
+
+    fn restore_show(&self, id: u64) -> Answer<'_, RestoreView> {
+        Box::pin(async move { self.restores.shown(id) })
+    }
+
+    fn restore_cancel(&self, id: u64) -> Answer<'_, RestoreView> {
+        Box::pin(async move {
+            let stopper = self.restores.lock().entries.get_mut(&id).and_then(|entry| entry.stopper.take());
+            match stopper {
+                Some(stopper) => {
+                    let _ = stopper.send(Problem::new("restore-cancelled", "it was cancelled"));
+                    self.restores.shown(id)
+                }
+                None => {
+                    self.restores.shown(id)?;
+                    Err(Problem::new("restore-ended", format!("restore {id} cannot be cancelled any more")))
+                }
+            }
+        })
+    }
+}
+
+fn note(view: &mut RestoreView, done: RestoreDone) {
+    let shown = |path: PathBuf| path.display().to_string();
+    (view.files, view.bytes) = (done.files, done.bytes_written + done.bytes_equal);
+    view.log_pieces = done.log_pieces;
+    (view.reached, view.checked) = (done.reached, done.checked);
+    (view.place, view.before) = (done.place.map(shown), done.before.map(shown));
+    view.warnings = done.warnings;
+}
+
+/// An instant that has come.
+fn instant(text: &str) -> Result<UnixMillis, Problem> {
+    let read = text.parse::<jiff::Timestamp>().map_err(|error| {
+        Problem::new("restore-at-invalid", format!("`{text}` is no instant: {error}"))
+            .hint("write it as 2026-11-29T21:00:05+01:00")
+    })?;
+    if read > jiff::Timestamp::now() {
+        return Err(Problem::new("restore-at-invalid", format!("{read} has not come yet")));
+    }
+    Ok(UnixMillis(read.as_millisecond()))
+}
+
+/// To the microsecond: an instant just before a mistake is near to it.
+fn exact(text: &str) -> Option<String> {
+    text.parse::<jiff::Timestamp>().ok().map(|time| time.to_string())
+}
+
+/// Where the volume of a service is mounted whose data may be replaced here and now.
+fn in_place(
+    world: &World,
+    service: &Service,
+    request: &RestoreStart,
+    at: Option<UnixMillis>,
+    base: &Base,
+) -> Result<PathBuf, Problem> {
+    let name = &service.name;
+    let (Some(mount), Some(_)) = (&service.mount, &service.volume) else {
+        let problem = Problem::new("restore-service-invalid", format!("{name} stands on no mounted volume"));
+        return Err(problem.hint("restore it into a directory: --to DIR"));
+    };
+    match running_on(world, service) {
+        Some(node) if node == world.me => {}
+        Some(node) => {
+            let problem = Problem::new(
+                "restore-here-invalid",
+                format!("service {name} runs on node {}, and is restored in place there", world.name_of(node)),
+            );
+            return Err(problem.hint(format!("run the command on {}", world.name_of(node))));
+        }
+        None => {
+            let problem = Problem::new("service-busy", format!("service {name} does not run now"));
+            return Err(problem.hint(format!("see: anshin explain {name}")));
+        }
+    }
+    if !request.confirmed {
+        let to = match at {
+            Some(at) => format!("as it was at {}", text(at)),
+            None => "by the newest state that is archived".to_owned(),
+        };
+        let message = format!(
+            "the data of service {name} would be replaced {to} (from the snapshot of {}); its program stops for a moment",
+            text(base.point)
+        );
+        return Err(Problem::refused("restore-in-place", message)
+            .hint("if that is meant: --yes. What is there now is kept beside it, and its place is told"));
+    }
+    Ok(PathBuf::from(mount))
+}
+
+/// The first plan that backs a service up.
+fn planned(world: &World, service: &str) -> Option<(PlanName, Job)> {
+    let (records, inventory) = (world.state.director.records(), observed(world).inventory);
+    let plans = records.plans.values().filter_map(|plan| Plan::from_json(&plan.text).ok());
+    let key = TargetKey(format!("service/{service}"));
+    plans.filter(|plan| plan.enabled).find_map(|plan| {
+        let job = inventory.jobs(&plan.what).into_iter().find(|job| job.key == key)?;
+        Some((plan.name, job))
+    })
+}
+
+fn room(to: &Path, bytes: u64) -> Result<(), Problem> {
+    let there = to.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let Ok(space) = rustix::fs::statvfs(there) else { return Ok(()) };
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free >= bytes.saturating_add(FREE_MIN) {
+        return Ok(());
+    }
+    let message = format!("{} are needed at {}, {} are free", ByteSize(bytes), there.display(), ByteSize(free));
+    Err(Problem::new("restore-space-busy", message).hint("make room, or restore elsewhere: --to DIR"))
+}
+
+fn no_keys() -> Problem {
+    let message = "this node has no key of the site's data, so it can restore none";
+    Problem::new("restore-here-invalid", message).hint("ask a data node")
+}
+
+fn runs(world: &World, node: NodeId, part: &str) -> bool {
+    world.resource(node, part).and_then(ResourceReport::running) == Some(true)
+}
+
+fn last_call(world: &World, node: NodeId, part: &str) -> u64 {
+    let records = world.resource(node, part).map(|resource| resource.records.as_slice()).unwrap_or_default();
+    records.iter().map(|record| record.call).max().unwrap_or(0)
+}
+
+fn last_stop(world: &World, node: NodeId, part: &str) -> u64 {
+    let records = world.resource(node, part).map(|resource| resource.records.as_slice()).unwrap_or_default();
+    let stops = records.iter().filter(|record| record.operation == "stop");
+    stops.map(|record| record.call).max().unwrap_or(0)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn wall() -> UnixMillis {
+    UnixMillis(jiff::Timestamp::now().as_millisecond())
+}
