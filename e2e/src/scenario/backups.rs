@@ -172,7 +172,12 @@ fn one_snapshot(stage: &Stage, node: &str, run: u64) -> Result<()> {
 }
 
 /// Looks at a run until it is as wanted.
-pub(super) fn look_until(stage: &Stage, node: &str, run: u64, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(super) fn look_until(
+    stage: &Stage,
+    node: &str,
+    run: u64,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let (end, number) = (Instant::now() + RUN, run.to_string());
     let mut last = String::from("nothing");
     while Instant::now() < end {

@@ -67,7 +67,9 @@ pub fn dropped_table(stage: &mut Stage) -> Result<()> {
 
         let client = stage.client(&format!("after{round}"));
         client.wait_after(Instant::now(), PATIENCE)?;
-        let Some(run) = view["run"].as_u64() else { return refuse(format!("no new base was asked for: {view}")) };
+        let Some(run) = view["run"].as_u64() else {
+            return refuse(format!("no new base was asked for: {view}"));
+        };
         look_until(stage, &active, run, |run| run["state"] == "ended" && run["outcome"] == "sealed")?;
         planned_move(stage, &active, &service)?;
         client.wait_after(Instant::now(), PATIENCE)?;
@@ -82,6 +84,70 @@ pub fn dropped_table(stage: &mut Stage) -> Result<()> {
             ("in_place_ms", ms(in_place)),
             ("stopped_ms", view["pause_ms"].as_f64().unwrap_or(-1.0)),
             ("log_pieces", view["log_pieces"].as_f64().unwrap_or(-1.0)),
+            ("rows_compared", rows.len() as f64),
+        ]);
+    }
+    Ok(())
+}
+
+/// The server dies in the middle of a restore in place: the service runs from the other one as it was, and the restore is made
+/// there; nothing is left of the first.
+pub fn killed(stage: &mut Stage) -> Result<()> {
+    for round in 1..=stage.rounds {
+        let active = stage.site.active()?;
+        let other = stage.site.other(&active)?;
+        let Some(service) = stage.site.leading_status()?.service_name() else {
+            return refuse("there is no service");
+        };
+        let target = format!("service/{service}");
+        let client = stage.client(&format!("killed{round}"));
+        client.wait_after(Instant::now(), PATIENCE)?;
+        thread::sleep(LOAD);
+        stage.done(client);
+        let (instant, rows) = mistake(stage)?;
+
+        let words = ["restore", &target, "--at", &instant, "--in-place", "--yes"];
+        let begun = thread::scope(|scope| -> Result<Duration> {
+            let asked = {
+                let (site, active) = (stage.site.clone(), active.clone());
+                scope.spawn(move || site.run(&active, &words).map(|outcome| outcome.code))
+            };
+            let start = Instant::now();
+            while node::output(&stage.lab, &active, &["sh", "-c", "ls -d /srv/data/pg.restore-*/data"]).is_err() {
+                if asked.is_finished() || start.elapsed() > PATIENCE {
+                    return refuse(format!("nothing was restored beside the data: {:?}", asked.join()));
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+            let begun = start.elapsed();
+            node::kill(&stage.lab, &active)?;
+            let _dead = asked.join();
+            Ok(begun)
+        })?;
+        let death = Instant::now();
+        stage.site.wait("running on the other server", PATIENCE, |status| {
+            status.service_node().as_ref() == Some(&other)
+        })?;
+        let over = death.elapsed();
+        if ask(stage, |session| session.sql("SELECT * FROM row")).is_ok() {
+            return refuse("a restore that was broken off was put in place");
+        }
+        let start = Instant::now();
+        let view = stage.site.json(&other, &words)?;
+        let in_place = start.elapsed();
+        let there = writer::read_all(&stage.lab, stage.program, service_address(), PATIENCE)?;
+        same(&rows, &there, "in place")?;
+        let left = node::output(&stage.lab, &other, &["sh", "-c", "ls -d /srv/data/pg.restore-* || true"])?;
+        if !left.trim().is_empty() {
+            return refuse(format!("a broken off restore has left {left}"));
+        }
+        super::failover::come_back(stage, &active)?;
+        stage.rows_are_there()?;
+        stage.report.row(&[
+            ("killed_after_ms", ms(begun)),
+            ("took_over_ms", ms(over)),
+            ("in_place_ms", ms(in_place)),
+            ("stopped_ms", view["pause_ms"].as_f64().unwrap_or(-1.0)),
             ("rows_compared", rows.len() as f64),
         ]);
     }
@@ -118,7 +184,8 @@ fn mistake(stage: &Stage) -> Result<(String, Vec<String>)> {
     let rows = writer::read_all(&stage.lab, stage.program, service_address(), PATIENCE)?;
     thread::sleep(AROUND);
     let mut instant = ask(stage, |session| {
-        session.sql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+        session
+            .sql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
     })?;
     thread::sleep(AROUND);
     ask(stage, |session| {

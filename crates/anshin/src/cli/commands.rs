@@ -70,7 +70,9 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
         Command::Vault(command) => keep::vault(command, out),
         Command::Backup(asked) => keep::backup(&asked, out),
         Command::Snapshots(command) => keep::snapshots(command, out),
-        Command::Restore(asked) if director::service_of_restore(&asked).is_none() => keep::restore(&asked, out),
+        Command::Restore(asked) if director::service_of_restore(&asked).is_none() => {
+            keep::restore(&asked, out)
+        }
         Command::Forget(asked) => keep::forget(&asked, out),
         Command::Client(command) => keep::client(command, out),
         other => {

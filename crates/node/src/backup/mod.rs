@@ -21,6 +21,7 @@ mod process;
 mod reading;
 mod restore;
 pub mod restore_job;
+mod stage;
 mod stop;
 pub mod swap;
 mod throttle;

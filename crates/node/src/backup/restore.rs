@@ -10,6 +10,7 @@ use super::{
     },
     process::Voice,
     restore_job::{AtStart, Conflict, Destination, RestoreDone, RestoreJob, RestoreState, ServiceRestore},
+    stage::{UNFINISHED, on_volume, passable, sweep},
     stop::Stop,
     swap::Swap,
 };
@@ -35,8 +36,6 @@ use std::{
 const TELL: Duration = Duration::from_secs(1);
 /// The clocks of two nodes that wrote one log differ by less.
 const CLOCKS_NANOSECONDS: i64 = 3_600_000_000_000;
-/// In a directory into which a restore goes that has not ended well yet.
-const UNFINISHED: &str = ".anshin-unfinished";
 /// Warnings that are told one by one.
 const WARNINGS_MAX: usize = 100;
 
@@ -394,44 +393,6 @@ impl Restorer<'_> {
         let failed = |error| Problem::new("restore-place", format!("{}: {error}", stage.display()));
         rustix::fs::syncfs(fs::File::open(stage).map_err(failed)?).map_err(|error| failed(error.into()))
     }
-}
-
-/// What is renamed when the program starts must be on the service's volume: nothing else goes where the service goes.
-fn on_volume(service: Option<&ServiceRestore>, parent: &Path) -> Result<(), Problem> {
-    let Some(at) = service.and_then(|service| service.at_start.as_ref()) else { return Ok(()) };
-    let device = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::dev(&found)).ok();
-    if parent.starts_with(&at.mount) && device(parent).is_some() && device(parent) == device(&at.mount) {
-        return Ok(());
-    }
-    let message =
-        format!("{} is not on the service's volume at {}", parent.display(), at.mount.display());
-    Err(Problem::refused("restore-place", message)
-        .hint("restore into a directory (--to), stop the service, and put the data in place by hand"))
-}
-
-/// Removes what restores that were broken off have left beside the data.
-fn sweep(parent: &Path, start: &str) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_string_lossy().starts_with(start);
-        if ours && entry.path().join(UNFINISHED).exists() {
-            tracing::info!(path = %entry.path().display(), "left by a restore that was broken off; removed");
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// The program of a service runs as a user of its own, who must be able to reach what is restored for it.
-fn passable(path: &Path) -> Result<(), Problem> {
-    for above in path.ancestors().skip(1) {
-        let mode = fs::metadata(above).map(|found| found.permissions().mode()).unwrap_or(0o777);
-        if mode & 0o001 == 0 {
-            let message = format!("{} can be passed by few users only (mode {:o})", above.display(), mode & 0o7777);
-            return Err(Problem::new("restore-target", message).hint(
-                "the service's own user must reach what is restored: choose a directory such as /var/tmp/NAME",
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The snapshot of this name, with what it says of itself.

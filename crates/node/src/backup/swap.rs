@@ -160,7 +160,8 @@ mod tests {
         fn new(name: &str) -> Self {
             let mount = std::env::temp_dir().join(format!("anshin-swap-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&mount);
-            for (directory, content) in [("pg", "now"), ("pg.restore-1/data", "then"), (".anshin/log", "log")] {
+            for (directory, content) in [("pg", "now"), ("pg.restore-1/data", "then"), (".anshin/log", "log")]
+            {
                 fs::create_dir_all(mount.join(directory)).unwrap();
                 fs::write(mount.join(directory).join("content"), content).unwrap();
             }

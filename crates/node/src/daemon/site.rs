@@ -1,6 +1,13 @@
 //! The daemon's side of the public interface: every request becomes a look at the world or a command to the ledger.
 
-use super::{core::Event, director::{Catalogue, RestoreBook}, drill, explain, facts::facts, protect, timing, world::World};
+use super::{
+    core::Event,
+    director::{Catalogue, RestoreBook},
+    drill, explain,
+    facts::facts,
+    protect, timing,
+    world::World,
+};
 use crate::{
     control::{Answer, Control},
     paths::Paths,

@@ -32,7 +32,8 @@ pub fn service(asked: &Restore) -> Option<&str> {
 pub async fn restore(asked: Restore, client: &Client, out: &Out) -> Result<Ending, Problem> {
     let request = request(&asked)?;
     if let (Some(at), false) = (&request.at, out.is_json()) {
-        let _ = writeln!(io::stderr(), "{} as it was at {}", asked.snapshot, understood(at, &TimeZone::system()));
+        let _ =
+            writeln!(io::stderr(), "{} as it was at {}", asked.snapshot, understood(at, &TimeZone::system()));
     }
     let begun: RestoreView = client.post("restores", &request).await?;
     let view = follow(begun, client, out).await?;

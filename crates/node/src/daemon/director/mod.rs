@@ -23,6 +23,8 @@ mod process;
 mod program;
 mod requests;
 mod restore;
+mod restore_asked;
+mod restore_book;
 mod restore_choice;
 mod restore_process;
 mod restores;
@@ -41,7 +43,7 @@ pub use messages::{AttemptReport, DirectorMessage, VaultReport};
 pub use now::DirectorNow;
 pub use observed::observed;
 pub use process::{Launch, launch};
-pub use restores::RestoreBook;
+pub use restore_book::RestoreBook;
 pub use view::backups;
 
 use anshin_director::{Attempt, RunId, VaultName, run::AttemptState};

@@ -93,8 +93,7 @@ impl Site {
 
     async fn restore(&self, job: &RestoreJob) -> Result<RestoreDone, String> {
         let log = self.paths.run.join("restore.log");
-        let process =
-            RestoreProcess { executable: &self.executable, log: &log, limit: REHEARSAL_LIMIT };
+        let process = RestoreProcess { executable: &self.executable, log: &log, limit: REHEARSAL_LIMIT };
         process.run(job, std::future::pending(), |_| {}).await.map_err(|problem| problem.to_string())
     }
 }

@@ -26,9 +26,9 @@ pub struct Base {
 /// The snapshots of a target that the catalog and the ledger know, oldest first.
 #[must_use]
 pub fn bases(target: &TargetKey, rows: &[SnapshotRow], records: &Records) -> Vec<Base> {
-    let of_catalog = rows.iter().filter(|row| {
-        row.target == *target && row.forgotten.is_none() && row.standing == Standing::Good
-    });
+    let of_catalog = rows
+        .iter()
+        .filter(|row| row.target == *target && row.forgotten.is_none() && row.standing == Standing::Good);
     let mut bases: Vec<Base> = of_catalog
         .map(|row| Base {
             snapshot: row.snapshot.clone(),
@@ -77,7 +77,8 @@ pub fn choose(
     // The end of the first backup may still be before the instant, though it was sealed later.
     let begun = || bases.iter().rev().find(|base| base.point <= at);
     whole.or_else(begun).cloned().ok_or_else(|| {
-        let message = format!("that instant is before the first backup of {target}, of {}", text(first.point));
+        let message =
+            format!("that instant is before the first backup of {target}, of {}", text(first.point));
         Problem::new("restore-at-invalid", message).hint("what was then is not known; give a later instant")
     })
 }

@@ -7,6 +7,8 @@
 use super::{
     DirectorEvent, observed, program,
     restore::{access, plugin_restore},
+    restore_asked::{exact, in_place, instant, no_keys, room},
+    restore_book::millis,
     restore_choice::{Base, bases, choose, text},
     restore_process::RestoreProcess,
 };
@@ -26,20 +28,21 @@ use crate::{
         site::{Site, unknown},
         world::World,
     },
-    view::{RestoreStand, RestoreStart, RestoreView},
+    view::{RestoreStart, RestoreView},
 };
 use anshin_agent::release;
-use anshin_base::{ByteSize, NodeId, Problem};
+use anshin_base::{NodeId, Problem};
 use anshin_director::{
     PlanName, TargetKey, UnixMillis,
     plan::{Job, Plan},
     record::{Cause, Change, NewRun},
 };
-use anshin_ledger::{Command, state::Service};
+use anshin_ledger::{
+    Command,
+    state::{NodeState, Service, ServiceTarget},
+};
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
@@ -52,107 +55,10 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(180);
 /// Between two looks for restores that an earlier daemon left.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Left free beside what is restored.
-const FREE_MIN: u64 = 64 << 20;
-/// Restores that are remembered.
-const REMEMBERED: usize = 100;
 /// Between two looks at the spool.
 const LOOK_AT_SPOOL: Duration = Duration::from_millis(200);
 /// A file in the spool that asks for something in the log (docs/formats/plugin.md).
 const MARK: &str = ".mark";
-
-/// The restores that this daemon knows.
-#[derive(Clone, Default)]
-pub struct RestoreBook(Arc<Mutex<Book>>);
-
-#[derive(Default)]
-struct Book {
-    last: u64,
-    entries: BTreeMap<u64, Entry>,
-}
-
-struct Entry {
-    view: RestoreView,
-    begun: Instant,
-    /// Ends the restore's process; None once that is over.
-    stopper: Option<oneshot::Sender<Problem>>,
-}
-
-impl RestoreBook {
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self, mut view: RestoreView) -> Result<(u64, oneshot::Receiver<Problem>), Problem> {
-        let mut book = self.lock();
-        let works = |entry: &&Entry| entry.view.stand == RestoreStand::Working && entry.view.to.is_none();
-        let same = book.entries.values().filter(works).find(|entry| entry.view.service == view.service);
-        if let Some(same) = same.filter(|_| view.to.is_none()) {
-            let message = format!("restore {} of {} in place goes on", same.view.id, view.service);
-            return Err(Problem::new("restore-busy", message).hint("wait for its end, or cancel it"));
-        }
-        book.last += 1;
-        let (id, (stopper, stop)) = (book.last, oneshot::channel());
-        view.id = id;
-        book.entries.insert(id, Entry { view, begun: Instant::now(), stopper: Some(stopper) });
-        while book.entries.len() > REMEMBERED {
-            book.entries.pop_first();
-        }
-        Ok((id, stop))
-    }
-
-    fn change(&self, id: u64, change: impl FnOnce(&mut RestoreView)) {
-        if let Some(entry) = self.lock().entries.get_mut(&id) {
-            change(&mut entry.view);
-        }
-    }
-
-    /// From here on it cannot be cancelled any more.
-    fn settle(&self, id: u64) {
-        if let Some(entry) = self.lock().entries.get_mut(&id) {
-            entry.stopper = None;
-        }
-    }
-
-    fn end(&self, id: u64, result: Result<(), Problem>) {
-        if let Some(entry) = self.lock().entries.get_mut(&id) {
-            entry.stopper = None;
-            entry.view.took_ms = millis(entry.begun.elapsed());
-            match result {
-                Ok(()) => entry.view.stand = RestoreStand::Done,
-                Err(problem) => {
-                    entry.view.stand = RestoreStand::Failed;
-                    (entry.view.problem, entry.view.hint) = (Some(problem.message), problem.hint);
-                }
-            }
-        }
-    }
-
-    fn shown(&self, id: u64) -> Result<RestoreView, Problem> {
-        let book = self.lock();
-        book.entries.get(&id).map(Entry::shown).ok_or_else(|| {
-            let problem = Problem::new("restore-unknown", format!("this node knows no restore {id}"));
-            problem.hint("a daemon that was started anew knows none of those before; look at the service itself")
-        })
-    }
-
-    fn in_place(&self, service: &str) -> bool {
-        self.lock().entries.values().any(|entry| {
-            let view = &entry.view;
-            view.stand == RestoreStand::Working && view.to.is_none() && view.service == service
-        })
-    }
-}
-
-impl Entry {
-    fn shown(&self) -> RestoreView {
-        let mut view = self.view.clone();
-        if view.stand == RestoreStand::Working {
-            view.took_ms = millis(self.begun.elapsed());
-        }
-        view
-    }
-}
 
 /// Everything that a restore is made of.
 struct Task {
@@ -328,10 +234,10 @@ impl Site {
         let mut world = self.world.clone();
         loop {
             let now = world.borrow_and_update().clone();
-            if running_on(&now, service) != Some(now.me) {
-                let message = format!("service {} does not run on this node any more", service.name);
+            if leaves(&now, &service.name) {
+                let message = format!("service {} leaves this node", service.name);
                 let problem = Problem::new("restore-left", message);
-                return problem.hint("nothing of it was changed; restore it where it runs now");
+                return problem.hint("nothing of it was changed; restore it where it runs then");
             }
             if world.changed().await.is_err() {
                 return std::future::pending().await;
@@ -367,7 +273,11 @@ impl Site {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let message = format!("service {} was not started from what was restored within {} s", service.name, START_LIMIT.as_secs());
+        let message = format!(
+            "service {} was not started from what was restored within {} s",
+            service.name,
+            START_LIMIT.as_secs()
+        );
         Err(Problem::new("restore-start", message).hint(format!(
             "it is put in place when the program is started next; see: anshin explain {}",
             service.name
@@ -389,7 +299,9 @@ impl Site {
         };
         let change = Change::Open { run, expect: UnixMillis(0), passed: None, at };
         match (self.propose)(Command::Director(change)).await? {
-            Ok(anshin_ledger::Applied::Director(anshin_director::record::Applied::Run(run))) => Ok(Some(run.0)),
+            Ok(anshin_ledger::Applied::Director(anshin_director::record::Applied::Run(run))) => {
+                Ok(Some(run.0))
+            }
             Ok(_) => Ok(None),
             Err(refused) => Err(crate::daemon::site::refusal(&refused)),
         }
@@ -400,7 +312,8 @@ impl Site {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let world = self.now();
-            let here = world.state.services.values().filter(|service| running_on(&world, service) == Some(world.me));
+            let here =
+                world.state.services.values().filter(|service| running_on(&world, service) == Some(world.me));
             for service in here {
                 let Some(mount) = service.mount.clone() else { continue };
                 if self.restores.in_place(&service.name) {
@@ -410,7 +323,10 @@ impl Site {
                 let waits = tokio::task::spawn_blocking(look).await.ok().flatten();
                 // One that no start of this service would carry out is left to a person.
                 if waits.is_some() && waits == program::part_of(service) {
-                    tracing::info!(service = service.name, "restored data waits; its program is started anew");
+                    tracing::info!(
+                        service = service.name,
+                        "restored data waits; its program is started anew"
+                    );
                     if let Err(problem) = self.put_in_place(service).await {
                         tracing::warn!(service = service.name, %problem, "restored data is not in place");
                     }
@@ -422,7 +338,7 @@ impl Site {
 
 impl Restores for Site {
     fn restore_list(&self) -> Answer<'_, Vec<RestoreView>> {
-        Box::pin(async { Ok(self.restores.lock().entries.values().map(Entry::shown).collect()) })
+        Box::pin(async { Ok(self.restores.all()) })
     }
 
     fn restore_start(&self, request: RestoreStart) -> Answer<'_, RestoreView> {
@@ -439,19 +355,7 @@ impl Restores for Site {
     }
 
     fn restore_cancel(&self, id: u64) -> Answer<'_, RestoreView> {
-        Box::pin(async move {
-            let stopper = self.restores.lock().entries.get_mut(&id).and_then(|entry| entry.stopper.take());
-            match stopper {
-                Some(stopper) => {
-                    let _ = stopper.send(Problem::new("restore-cancelled", "it was cancelled"));
-                    self.restores.shown(id)
-                }
-                None => {
-                    self.restores.shown(id)?;
-                    Err(Problem::new("restore-ended", format!("restore {id} cannot be cancelled any more")))
-                }
-            }
-        })
+        Box::pin(async move { self.restores.cancel(id) })
     }
 }
 
@@ -464,63 +368,16 @@ fn note(view: &mut RestoreView, done: RestoreDone) {
     view.warnings = done.warnings;
 }
 
-/// An instant that has come.
-fn instant(text: &str) -> Result<UnixMillis, Problem> {
-    let read = text.parse::<jiff::Timestamp>().map_err(|error| {
-        Problem::new("restore-at-invalid", format!("`{text}` is no instant: {error}"))
-            .hint("write it as 2026-11-29T21:00:05+01:00")
-    })?;
-    if read > jiff::Timestamp::now() {
-        return Err(Problem::new("restore-at-invalid", format!("{read} has not come yet")));
-    }
-    Ok(UnixMillis(read.as_millisecond()))
-}
-
-/// To the microsecond: an instant just before a mistake is near to it.
-fn exact(text: &str) -> Option<String> {
-    text.parse::<jiff::Timestamp>().ok().map(|time| time.to_string())
-}
-
-/// Where the volume of a service is mounted whose data may be replaced here and now.
-fn in_place(
-    world: &World,
-    service: &Service,
-    request: &RestoreStart,
-    at: Option<UnixMillis>,
-    base: &Base,
-) -> Result<PathBuf, Problem> {
-    let name = &service.name;
-    let (Some(mount), Some(_)) = (&service.mount, &service.volume) else {
-        let problem = Problem::new("restore-service-invalid", format!("{name} stands on no mounted volume"));
-        return Err(problem.hint("restore it into a directory: --to DIR"));
-    };
-    match running_on(world, service) {
-        Some(node) if node == world.me => {}
-        Some(node) => {
-            let problem = Problem::new(
-                "restore-here-invalid",
-                format!("service {name} runs on node {}, and is restored in place there", world.name_of(node)),
-            );
-            return Err(problem.hint(format!("run the command on {}", world.name_of(node))));
-        }
-        None => {
-            let problem = Problem::new("service-busy", format!("service {name} does not run now"));
-            return Err(problem.hint(format!("see: anshin explain {name}")));
-        }
-    }
-    if !request.confirmed {
-        let to = match at {
-            Some(at) => format!("as it was at {}", text(at)),
-            None => "by the newest state that is archived".to_owned(),
-        };
-        let message = format!(
-            "the data of service {name} would be replaced {to} (from the snapshot of {}); its program stops for a moment",
-            text(base.point)
-        );
-        return Err(Problem::refused("restore-in-place", message)
-            .hint("if that is meant: --yes. What is there now is kept beside it, and its place is told"));
-    }
-    Ok(PathBuf::from(mount))
+/// Whether the volume of a service is, or is to be, somewhere else than here. That its program is down for a moment is no matter:
+/// what is restored lies beside its data.
+fn leaves(world: &World, name: &str) -> bool {
+    let Some(service) = world.state.services.get(name) else { return true };
+    let volume = service.volume.as_ref().and_then(|volume| world.state.volumes.get(volume));
+    let active = world.state.nodes.get(&world.me).is_some_and(|node| node.state == NodeState::Active);
+    !active
+        || service.target != ServiceTarget::Started
+        || service.preferred.is_some_and(|node| node != world.me)
+        || volume.and_then(|volume| world.primary_node(volume)) != Some(world.me)
 }
 
 /// The first plan that backs a service up.
@@ -532,22 +389,6 @@ fn planned(world: &World, service: &str) -> Option<(PlanName, Job)> {
         let job = inventory.jobs(&plan.what).into_iter().find(|job| job.key == key)?;
         Some((plan.name, job))
     })
-}
-
-fn room(to: &Path, bytes: u64) -> Result<(), Problem> {
-    let there = to.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let Ok(space) = rustix::fs::statvfs(there) else { return Ok(()) };
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free >= bytes.saturating_add(FREE_MIN) {
-        return Ok(());
-    }
-    let message = format!("{} are needed at {}, {} are free", ByteSize(bytes), there.display(), ByteSize(free));
-    Err(Problem::new("restore-space-busy", message).hint("make room, or restore elsewhere: --to DIR"))
-}
-
-fn no_keys() -> Problem {
-    let message = "this node has no key of the site's data, so it can restore none";
-    Problem::new("restore-here-invalid", message).hint("ask a data node")
 }
 
 fn runs(world: &World, node: NodeId, part: &str) -> bool {
@@ -563,10 +404,6 @@ fn last_stop(world: &World, node: NodeId, part: &str) -> u64 {
     let records = world.resource(node, part).map(|resource| resource.records.as_slice()).unwrap_or_default();
     let stops = records.iter().filter(|record| record.operation == "stop");
     stops.map(|record| record.call).max().unwrap_or(0)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wall() -> UnixMillis {

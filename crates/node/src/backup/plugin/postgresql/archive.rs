@@ -74,7 +74,8 @@ fn mark(cluster: &Cluster, slot: &str, file: &Path) -> Result<(), Problem> {
     sql.ask("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'anshin', 'mark')")?;
     let end = sql.ask("SELECT pg_current_wal_flush_lsn()")?;
     for _ in 0..LOOKS {
-        let there = format!("SELECT restart_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        let there =
+            format!("SELECT restart_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
         if sql.ask(&there)? == "t" {
             return std::fs::remove_file(file)
                 .map_err(|error| Problem::new("postgresql", format!("{}: {error}", file.display())));
