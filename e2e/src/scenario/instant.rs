@@ -113,7 +113,9 @@ pub fn killed(stage: &mut Stage) -> Result<()> {
                 scope.spawn(move || site.run(&active, &words).map(|outcome| outcome.code))
             };
             let start = Instant::now();
-            while node::output(&stage.lab, &active, &["sh", "-c", "ls -d /srv/data/pg.restore-*/data"]).is_err() {
+            while node::output(&stage.lab, &active, &["sh", "-c", "ls -d /srv/data/pg.restore-*/data"])
+                .is_err()
+            {
                 if asked.is_finished() || start.elapsed() > PATIENCE {
                     return refuse(format!("nothing was restored beside the data: {:?}", asked.join()));
                 }

@@ -190,8 +190,8 @@ impl Restorer<'_> {
         let known = about.plugin.as_ref().map_or(serde_json::Value::Null, |plugin| plugin.about.clone());
         let stage = self.stage(&known)?;
         let result = self.service_in(&stage, known, session, snapshot, about, service);
-        if result.is_err() && self.job.to == Destination::InPlace {
-            // Beside the data of a service nothing stays that nobody asked for. Elsewhere somebody may want to look.
+        if result.is_err() && stage.join(UNFINISHED).exists() {
+            // It was new or empty: all that is in it is from here, and is not whole.
             let _ = fs::remove_dir_all(&stage);
         }
         result
@@ -382,7 +382,8 @@ impl Restorer<'_> {
         match at_start {
             Some(at) => {
                 self.settle(stage)?;
-                swap.leave(&at.mount)
+                // Nothing will put it in place then, so it is swept away like any that was broken off.
+                swap.leave(&at.mount).inspect_err(|_| drop(fs::write(stage.join(UNFINISHED), "")))
             }
             None => swap.carry_out(),
         }

@@ -327,8 +327,12 @@ impl Site {
                         service = service.name,
                         "restored data waits; its program is started anew"
                     );
-                    if let Err(problem) = self.put_in_place(service).await {
-                        tracing::warn!(service = service.name, %problem, "restored data is not in place");
+                    let done = match self.put_in_place(service).await {
+                        Ok(()) => self.new_base(service).await.map(drop),
+                        Err(problem) => Err(problem),
+                    };
+                    if let Err(problem) = done {
+                        tracing::warn!(service = service.name, %problem, "a restore in place is not finished");
                     }
                 }
             }
