@@ -13,6 +13,7 @@ mod live;
 mod openapi;
 mod page;
 mod plans;
+mod restores;
 mod serve;
 mod words;
 

@@ -1,6 +1,6 @@
 //! The description of the API, made from its code and committed beside it.
 
-use crate::{api, live, plans};
+use crate::{api, live, plans, restores};
 use utoipa::OpenApi;
 
 #[derive(OpenApi)]
@@ -40,6 +40,10 @@ use utoipa::OpenApi;
         plans::calendar,
         plans::retention,
         plans::catalog_rebuild,
+        restores::list,
+        restores::start,
+        restores::show,
+        restores::cancel,
         api::openapi,
     )
 )]

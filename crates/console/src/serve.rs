@@ -1,6 +1,6 @@
 //! The router and the two places where it listens.
 
-use crate::{answer::Refusal, api, assets, gate, live, page, plans};
+use crate::{answer::Refusal, api, assets, gate, live, page, plans, restores};
 use anshin_base::Problem;
 use anshin_node::control::Control;
 use axum::{
@@ -68,6 +68,9 @@ pub fn router(control: Arc<dyn Control>, surface: Surface) -> Router {
         .route("/plans/{name}/retention", get(plans::retention))
         .route("/catalog/rebuild", post(plans::catalog_rebuild))
         .route("/calendar", get(plans::calendar))
+        .route("/restores", get(restores::list).post(restores::start))
+        .route("/restores/{id}", get(restores::show))
+        .route("/restores/{id}/cancel", post(restores::cancel))
         .route("/openapi.json", get(api::openapi))
         .layer(middleware::from_fn_with_state(control.clone(), gate::settle));
     Router::new()

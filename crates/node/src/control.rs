@@ -10,6 +10,7 @@
 //! that cannot decide now. Everything else is a failure inside the node.
 
 pub mod plans;
+pub mod restores;
 
 use crate::view::{
     DrillReport, DrillRequest, Explanation, Happening, JoinToken, JoinTokenInfo, JoinTokenRequest,
@@ -24,7 +25,7 @@ use tokio::sync::broadcast;
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
 
 /// What can be asked of a node.
-pub trait Control: plans::Plans {
+pub trait Control: plans::Plans + restores::Restores {
     /// Until this node knows how the site stands. Right after its start it does not for a moment, and what it would answer
     /// then is that nothing exists or runs. Bounded: a node that finds nobody answers with what it knows.
     fn settled(&self) -> Answer<'_, ()>;

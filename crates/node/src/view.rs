@@ -9,6 +9,7 @@ mod backup;
 mod limits;
 mod posture;
 mod requests;
+mod restore;
 mod volume;
 mod what_if;
 mod words;
@@ -25,6 +26,7 @@ pub use requests::{
     JoinToken, JoinTokenInfo, JoinTokenRequest, NodeStateChange, NodeWanted, Program, Reason, ServiceCreate,
     ServiceMove, ServiceStateChange, ServiceWanted, TimingChange, VolumeCreate,
 };
+pub use restore::{RestoreStand, RestoreStart, RestoreView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 pub use volume::{ReplicaState, ReplicaView, Resync, Resynced, VolumeView};

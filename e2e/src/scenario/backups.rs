@@ -151,12 +151,12 @@ pub fn kill(stage: &mut Stage) -> Result<()> {
 }
 
 /// Asks for a run of a plan's only target now; its number.
-fn backed_up(stage: &Stage, node: &str, plan: &str) -> Result<u64> {
+pub(super) fn backed_up(stage: &Stage, node: &str, plan: &str) -> Result<u64> {
     let opened = stage.site.json(node, &["plan", "run", plan])?;
     opened["runs"][0].as_u64().map_or_else(|| refuse(format!("no run was opened: {opened}")), Ok)
 }
 
-fn ended(stage: &Stage, run: u64) -> Result<Value> {
+pub(super) fn ended(stage: &Stage, run: u64) -> Result<Value> {
     let active = stage.site.active()?;
     let run = look_until(stage, &active, run, |run| run["state"] == "ended")?;
     if run["outcome"] == "sealed" { Ok(run) } else { refuse(format!("the backup did not end well: {run}")) }
@@ -172,7 +172,12 @@ fn one_snapshot(stage: &Stage, node: &str, run: u64) -> Result<()> {
 }
 
 /// Looks at a run until it is as wanted.
-fn look_until(stage: &Stage, node: &str, run: u64, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(super) fn look_until(
+    stage: &Stage,
+    node: &str,
+    run: u64,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let (end, number) = (Instant::now() + RUN, run.to_string());
     let mut last = String::from("nothing");
     while Instant::now() < end {
@@ -203,7 +208,7 @@ fn drilled(report: &Value, good: bool) -> Result<f64> {
     Ok(restores.iter().filter_map(|one| one["rto_s"].as_f64()).fold(0.0, f64::max))
 }
 
-fn text(value: &Value, field: &str) -> Result<String> {
+pub(super) fn text(value: &Value, field: &str) -> Result<String> {
     value[field].as_str().map_or_else(|| refuse(format!("no {field} in {value}")), |text| Ok(text.to_owned()))
 }
 

@@ -6,6 +6,7 @@ mod cuts;
 mod deaths;
 mod disks;
 mod failover;
+mod instant;
 mod old_image;
 mod old_voter;
 mod stage;
@@ -94,6 +95,10 @@ checks! {
         "what was deleted comes back; a rehearsal finds a backup that was secretly damaged";
     "backup-kill", 1, 5, Demo, backups::kill,
         "the server that runs a backup dies: the other one finishes the run, from one instant, sending almost nothing twice";
+    "backup-postgres", 1, 3, Postgres, instant::dropped_table,
+        "a dropped table: the database comes back, in scratch and in place, with exactly the rows of the instant before";
+    "backup-postgres-kill", 1, 3, Postgres, instant::killed,
+        "the server dies while a database is restored in place: it runs on as it was, and is restored by the other one";
     "strangers", 1, 1, Demo, strangers::run,
         "wrong, expired and foreign tokens and garbage on every port: refused, logged, nothing crashes";
     "nbd-tools", 1, 1, Demo, tools::nbd,

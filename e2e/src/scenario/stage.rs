@@ -89,7 +89,9 @@ impl Stage {
             program: settings.program.clone(),
             service: program,
             size: match (program, vault) {
-                (Program::Postgres, _) => "256M",
+                // In place, what is restored lies beside what is there.
+                (Program::Postgres, true) => "768M",
+                (Program::Postgres, false) => "256M",
                 (Program::Demo, true) => "512M",
                 (Program::Demo, false) => "64M",
             }

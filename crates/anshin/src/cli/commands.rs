@@ -70,7 +70,9 @@ pub fn carry_out(command: Command, out: &Out) -> Result<Ending, Problem> {
         Command::Vault(command) => keep::vault(command, out),
         Command::Backup(asked) => keep::backup(&asked, out),
         Command::Snapshots(command) => keep::snapshots(command, out),
-        Command::Restore(asked) => keep::restore(&asked, out),
+        Command::Restore(asked) if director::service_of_restore(&asked).is_none() => {
+            keep::restore(&asked, out)
+        }
         Command::Forget(asked) => keep::forget(&asked, out),
         Command::Client(command) => keep::client(command, out),
         other => {
@@ -105,6 +107,7 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         Command::Plan(command) => director::plan(command, client, out).await,
         Command::Runs(command) => director::runs(command, client, out).await,
         Command::Catalog(command) => director::catalog(command, client, out).await,
+        Command::Restore(asked) => director::restore(asked, client, out).await,
         Command::Explain { subject } => {
             let answer: Explanation = client.get(&format!("explain/{}", part(&subject))).await?;
             out.show(&answer, |style| show::explanation(style, &answer))?;
@@ -121,7 +124,6 @@ async fn ask(command: Command, client: &Client, out: &Out) -> Result<Ending, Pro
         Command::Vault(_)
         | Command::Backup(_)
         | Command::Snapshots(_)
-        | Command::Restore(_)
         | Command::Forget(_)
         | Command::Client(_) => unreachable!("carried out without the node"),
     }

@@ -3,7 +3,7 @@
 use super::fixed_node::{FixedNode, done};
 use anshin_base::Problem;
 use anshin_node::{
-    control::{Answer, plans::Plans},
+    control::{Answer, plans::Plans, restores::Restores},
     view::*,
 };
 
@@ -78,5 +78,26 @@ impl Plans for FixedNode {
     }
     fn calendar(&self) -> Answer<'_, Vec<CalendarEntry>> {
         done(Ok(Vec::new()))
+    }
+}
+
+fn restored(id: u64) -> RestoreView {
+    RestoreView { id, service: "postgresql".into(), stand: RestoreStand::Done, ..RestoreView::default() }
+}
+
+impl Restores for FixedNode {
+    fn restore_list(&self) -> Answer<'_, Vec<RestoreView>> {
+        done(Ok(vec![restored(1)]))
+    }
+    fn restore_start(&self, request: RestoreStart) -> Answer<'_, RestoreView> {
+        self.note(format!("restore {} at {:?} to {:?}", request.service, request.at, request.to));
+        done(Ok(restored(2)))
+    }
+    fn restore_show(&self, id: u64) -> Answer<'_, RestoreView> {
+        done(Ok(restored(id)))
+    }
+    fn restore_cancel(&self, id: u64) -> Answer<'_, RestoreView> {
+        self.note(format!("cancel restore {id}"));
+        done(Ok(restored(id)))
     }
 }

@@ -21,7 +21,9 @@ mod process;
 mod reading;
 mod restore;
 pub mod restore_job;
+mod stage;
 mod stop;
+pub mod swap;
 mod throttle;
 pub mod vault;
 

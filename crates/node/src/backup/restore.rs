@@ -9,8 +9,10 @@ use super::{
         protocol::{Operation, Say},
     },
     process::Voice,
-    restore_job::{Conflict, Destination, RestoreDone, RestoreJob, RestoreState, ServiceRestore},
+    restore_job::{AtStart, Conflict, Destination, RestoreDone, RestoreJob, RestoreState, ServiceRestore},
+    stage::{UNFINISHED, on_volume, passable, sweep},
     stop::Stop,
+    swap::Swap,
 };
 use anshin_base::Problem;
 use anshin_capture::{
@@ -187,6 +189,24 @@ impl Restorer<'_> {
     ) -> Result<(), Problem> {
         let known = about.plugin.as_ref().map_or(serde_json::Value::Null, |plugin| plugin.about.clone());
         let stage = self.stage(&known)?;
+        let result = self.service_in(&stage, known, session, snapshot, about, service);
+        if result.is_err() && stage.join(UNFINISHED).exists() {
+            // It was new or empty: all that is in it is from here, and is not whole.
+            let _ = fs::remove_dir_all(&stage);
+        }
+        result
+    }
+
+    fn service_in(
+        &mut self,
+        stage: &Path,
+        known: serde_json::Value,
+        session: &Session,
+        snapshot: &Snapshot,
+        about: &About,
+        service: &ServiceRestore,
+    ) -> Result<(), Problem> {
+        let stage = stage.to_owned();
         let root = snapshot.record.root;
         self.doing("restores the snapshot");
         self.tree(session, &root, &Selection::all(), &stage, capture::Conflict::Overwrite)?;
@@ -220,8 +240,11 @@ impl Restorer<'_> {
         self.done.place = Some(stage.join(&data));
         if self.job.to == Destination::InPlace {
             self.doing("puts it in place");
-            self.swap(&stage, &data, &place)?;
+            self.swap(&stage, &data, &place, service.at_start.as_ref())?;
         }
+        let _ = fs::remove_file(stage.join(UNFINISHED));
+        // What else the snapshot had stays if the data refers to it; an empty rest goes.
+        let _ = fs::remove_dir(&stage);
         Ok(())
     }
 
@@ -240,7 +263,10 @@ impl Restorer<'_> {
                     Problem::refused("restore-service", format!("{} cannot be replaced", place.display()))
                 })?;
                 let name = place.file_name().unwrap_or_default().to_string_lossy();
-                parent.join(format!("{name}.restore-{}", stamp()))
+                let start = format!("{name}.restore-");
+                on_volume(self.job.service.as_ref(), parent)?;
+                sweep(parent, &start);
+                parent.join(format!("{start}{}", stamp()))
             }
             Destination::Device { .. } => {
                 return Err(Problem::refused(
@@ -260,6 +286,8 @@ impl Restorer<'_> {
         fs::create_dir_all(&path).map_err(failed)?;
         // The service's user must be able to pass.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        fs::write(path.join(UNFINISHED), "").map_err(failed)?;
+        passable(&path)?;
         Ok(path)
     }
 
@@ -319,30 +347,52 @@ impl Restorer<'_> {
     }
 
     /// What was in the service's place is kept beside it.
-    fn swap(&mut self, stage: &Path, data: &Path, place: &Path) -> Result<(), Problem> {
-        let failed = |error: std::io::Error| {
-            Problem::new("restore-place", format!("cannot put the data at {}: {error}", place.display()))
-                .hint(format!("it is ready in {}", stage.display()))
-        };
+    fn swap(
+        &mut self,
+        stage: &Path,
+        data: &Path,
+        place: &Path,
+        at_start: Option<&AtStart>,
+    ) -> Result<(), Problem> {
         let plain = data.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         if !plain || stage.parent() != place.parent() {
             let message = format!("{} cannot be put at {}", stage.join(data).display(), place.display());
             return Err(Problem::refused("restore-place", message));
         }
-        if place.exists() {
-            let name = place.file_name().unwrap_or_default().to_string_lossy();
-            let before = place.with_file_name(format!("{name}.before-restore-{}", stamp()));
-            fs::rename(place, &before).map_err(failed)?;
-            self.done.before = Some(before);
-        }
-        fs::rename(stage.join(data), place).map_err(failed)?;
-        if let Some(parent) = place.parent() {
-            fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        }
+        let stamp = stamp();
+        let beside = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            path.with_file_name(format!("{name}.before-restore-{stamp}"))
+        };
+        let swap = Swap {
+            resource: at_start.map(|at| at.resource.clone()).unwrap_or_default(),
+            ready: stage.join(data),
+            place: place.to_owned(),
+            before: beside(place),
+            aside: at_start
+                .iter()
+                .flat_map(|at| &at.aside)
+                .map(|path| (path.clone(), beside(path)))
+                .collect(),
+        };
+        self.done.before = fs::symlink_metadata(place).is_ok().then(|| swap.before.clone());
         self.done.place = Some(place.to_owned());
-        // What else the snapshot had stays if the data refers to it; an empty rest goes.
-        let _ = fs::remove_dir(stage);
-        Ok(())
+        // From here on it is whole; a restore that comes later must not sweep it away.
+        let _ = fs::remove_file(stage.join(UNFINISHED));
+        match at_start {
+            Some(at) => {
+                self.settle(stage)?;
+                // Nothing will put it in place then, so it is swept away like any that was broken off.
+                swap.leave(&at.mount).inspect_err(|_| drop(fs::write(stage.join(UNFINISHED), "")))
+            }
+            None => swap.carry_out(),
+        }
+    }
+
+    /// What is started from must be on the disk before it is said to be ready.
+    fn settle(&self, stage: &Path) -> Result<(), Problem> {
+        let failed = |error| Problem::new("restore-place", format!("{}: {error}", stage.display()));
+        rustix::fs::syncfs(fs::File::open(stage).map_err(failed)?).map_err(|error| failed(error.into()))
     }
 }
 

@@ -92,6 +92,21 @@ pub struct ServiceRestore {
     /// Whether the plugin starts it, seen by nobody, and looks whether it is good.
     #[serde(default)]
     pub check: bool,
+    /// In place of a program that runs: what is ready is put there when it is started next. None: at once.
+    #[serde(default)]
+    pub at_start: Option<AtStart>,
+}
+
+/// Who puts restored data in place, and what else goes with the data that was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtStart {
+    /// Where the service's volume is mounted; the data must be on it.
+    pub mount: PathBuf,
+    /// The part of the service before whose start it happens: `db.postgresql`.
+    pub resource: String,
+    /// Directories on the volume that belong to the earlier life of the data, such as the spool of its log.
+    #[serde(default)]
+    pub aside: Vec<PathBuf>,
 }
 
 fn yes() -> bool {

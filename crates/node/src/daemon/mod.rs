@@ -90,7 +90,7 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         runner: runner.clone(),
         voter: voter.clone(),
         keeper: Arc::new(director::Processes::new(paths.clone())),
-        events,
+        events: events.clone(),
         world,
         happenings: happenings.clone(),
     })?;
@@ -108,7 +108,8 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         false => None,
     };
     let started = std::time::Instant::now();
-    Ok(Arc::new(Site {
+    let restores = director::RestoreBook::default();
+    let site = Site {
         world: newest,
         propose,
         join,
@@ -118,7 +119,11 @@ pub async fn start(options: Options) -> Result<Arc<Site>, Problem> {
         paths,
         executable,
         started,
-    }))
+        core: events,
+        restores,
+    };
+    tokio::spawn(site.clone().finish_restores());
+    Ok(Arc::new(site))
 }
 
 async fn wait_for_node(paths: &Paths) -> Result<NodeFile, Problem> {

@@ -1,6 +1,13 @@
 //! The daemon's side of the public interface: every request becomes a look at the world or a command to the ledger.
 
-use super::{director::Catalogue, drill, explain, facts::facts, protect, timing, world::World};
+use super::{
+    core::Event,
+    director::{Catalogue, RestoreBook},
+    drill, explain,
+    facts::facts,
+    protect, timing,
+    world::World,
+};
 use crate::{
     control::{Answer, Control},
     paths::Paths,
@@ -20,7 +27,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 pub use crate::setup::Propose;
 
@@ -36,6 +43,7 @@ const VOLUME_SIZE_MIN: u64 = 8 << 20;
 const BLOCK_SIZE: u64 = 4096;
 
 /// This node's answers.
+#[derive(Clone)]
 pub struct Site {
     /// The newest knowledge of the daemon.
     pub world: watch::Receiver<Arc<World>>,
@@ -55,6 +63,10 @@ pub struct Site {
     pub(super) executable: PathBuf,
     /// When the daemon started.
     pub(super) started: Instant,
+    /// The way to the daemon's owner of state.
+    pub(super) core: mpsc::Sender<Event>,
+    /// Restores of services on this node.
+    pub(super) restores: RestoreBook,
 }
 
 impl Site {

@@ -158,6 +158,7 @@ fn restore_job(
             plugin: server.plugin(),
             time: time.map(str::to_owned),
             log,
+            at_start: None,
             check: true,
         }),
     }

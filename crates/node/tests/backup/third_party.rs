@@ -57,6 +57,7 @@ fn a_plugin_in_another_language_backs_up_restores_and_checks() {
             plugin: plugin("sqlite", &database),
             time: None,
             log: true,
+            at_start: None,
             check: true,
         }),
     };

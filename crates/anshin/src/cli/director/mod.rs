@@ -3,10 +3,12 @@
 pub mod args;
 mod describe;
 mod plan;
+mod restore;
 mod runs;
 mod show;
 
 pub use plan::plan;
+pub use restore::{restore, service as service_of_restore};
 pub use runs::runs;
 
 use super::{

@@ -246,10 +246,17 @@ pub enum OwnersAre {
     Caller,
 }
 
+const RESTORES: &str = "\
+Examples:\n  \
+  anshin restore latest /etc/fstab --in-place\n  \
+  anshin restore service/db --at '2026-11-29 21:00:05' --to /var/tmp/db\n  \
+  anshin restore service/db --at 2026-11-29T21:00:05+01:00 --in-place --yes";
+
 /// `anshin restore`
 #[derive(Debug, Args)]
+#[command(after_help = RESTORES)]
 pub struct Restore {
-    /// `latest`, or the first digits of its id
+    /// A snapshot: `latest`, or the first digits of its id. Or a service of this site: service/NAME
     pub snapshot: String,
     /// What of it: paths, or patterns such as etc/**/*.conf; everything if not given
     #[arg(value_name = "PATH")]
@@ -260,6 +267,15 @@ pub struct Restore {
     /// Where it was
     #[arg(long, conflicts_with = "to")]
     pub in_place: bool,
+    /// A service: as it was at this instant, with its offset or by this machine's clock; the latest if not given
+    #[arg(long, value_name = "INSTANT")]
+    pub at: Option<String>,
+    /// A service: begin with this snapshot instead of the newest before the instant
+    #[arg(long = "snapshot", value_name = "SNAPSHOT")]
+    pub from: Option<String>,
+    /// A service in place: replace its data; what is there now is kept beside it
+    #[arg(long)]
+    pub yes: bool,
     /// What happens to files that are in the way
     #[arg(long, value_enum, default_value = "refuse")]
     pub conflict: OnConflict,

@@ -69,6 +69,14 @@ struct Part {
 /// # Errors
 /// What failed.
 pub fn carry_out(asked: &Restore, out: &Out) -> Result<Ending, Problem> {
+    for (given, option) in
+        [(asked.at.is_some(), "--at"), (asked.from.is_some(), "--snapshot"), (asked.yes, "--yes")]
+    {
+        if given {
+            let message = format!("{option} is for a service, and `{}` is a snapshot", asked.snapshot);
+            return Err(Problem::new("restore-option", message).hint("name the service: service/NAME"));
+        }
+    }
     let begun = std::time::Instant::now();
     let desk = pick::open(&asked.which)?;
     let told = pick::one_with(&desk.session, &asked.snapshot, asked.paths.first().map(String::as_str))?;

@@ -7,7 +7,7 @@ use crate::daemon::{
         VaultReport, job, launch, observed, wanted_archives, watch,
     },
     messages::Message,
-    parts::services,
+    parts::{parts, services},
 };
 use anshin_agent::release;
 use anshin_base::{Millis, Mono, NodeId};
@@ -246,6 +246,21 @@ impl Core {
         let news = match event {
             DirectorEvent::Said { run, attempt, state } => self.backups.executor.said(run, attempt, state),
             DirectorEvent::Ended { run, attempt, how } => self.backups.executor.ended(run, attempt, &how),
+            DirectorEvent::Flush { service, done } => {
+                let moved = self.backups.archives.flush(&service);
+                tokio::spawn(async move {
+                    let archived = match moved {
+                        Some(moved) => moved.await.is_ok(),
+                        None => false,
+                    };
+                    let _ = done.send(archived);
+                });
+                false
+            }
+            DirectorEvent::StopPart { resource, why } => {
+                self.stop_part(&resource, &why);
+                false
+            }
             DirectorEvent::Vault { vault, seen } => {
                 self.give_up_forgotten(&vault, &seen);
                 let known = self.backups.vaults.insert(vault, seen.clone());
@@ -255,6 +270,25 @@ impl Core {
         if news {
             self.refresh_own_report();
         }
+    }
+
+    /// Stops a part of a service here, and leaves it to the leader to see that and to have it started again.
+    fn stop_part(&mut self, resource: &str, why: &str) {
+        let state = self.world.state.clone();
+        let mut all = services(&state).into_iter().flat_map(|service| parts(&state, &service));
+        let Some(part) = all.find(|part| part.id == resource) else { return };
+        self.note(resource, "is stopped for a moment", why);
+        let order = crate::daemon::messages::Order {
+            request: 0,
+            resource: part.id,
+            work: part.work,
+            operation: "stop".into(),
+            interval: Millis(0),
+            timeout: part.stop,
+            expected: 0,
+            needs_mount: None,
+        };
+        self.take_order(None, order);
     }
 
     /// What the ledger says was given up and the vault still has goes now: whoever recorded it may have died before it could

@@ -2,6 +2,7 @@
 
 use super::{Core, Event};
 use crate::{
+    backup::swap,
     daemon::{
         messages::{Message, Order, Work},
         parts::services,
@@ -10,7 +11,7 @@ use crate::{
     paths::Paths,
 };
 use anshin_agent::{Action, Operation, OperationResult, Rc, Runner, Status, release};
-use anshin_base::NodeId;
+use anshin_base::{NodeId, Problem};
 use std::{collections::VecDeque, path::Path, time::Duration};
 
 /// Orders remembered, so that one that comes twice is run once.
@@ -188,6 +189,12 @@ async fn run_operation(runner: &Runner, paths: &Paths, order: &Order) -> Operati
                 return OperationResult::failed(Rc::GENERIC, Status::Error, why);
             }
             if action == Action::Start
+                && let Some(mount) = order.needs_mount.clone()
+                && let Err(problem) = restored(mount, order.resource.clone(), limit).await
+            {
+                return OperationResult::from_problem(Rc::GENERIC, Status::Error, problem);
+            }
+            if action == Action::Start
                 && resource.kind == "Filesystem"
                 && let Err(problem) = volumes::prepare(resource).await
             {
@@ -196,4 +203,21 @@ async fn run_operation(runner: &Runner, paths: &Paths, order: &Order) -> Operati
             runner.run(resource, &Operation::new(action).within(order.timeout).every(order.interval)).await
         }
     }
+}
+
+/// Puts restored data that waits for the start of this resource where it belongs.
+async fn restored(mount: String, resource: String, limit: Duration) -> Result<(), Problem> {
+    let failed = |why: String| Problem::new("restore-place", why);
+    let swapped = tokio::task::spawn_blocking(move || swap::before_start(Path::new(&mount), &resource));
+    let swapped = tokio::time::timeout(limit, swapped).await;
+    let swapped = swapped.map_err(|_| failed("the volume does not answer".into()))?;
+    if let Some(swap) = swapped.map_err(|error| failed(error.to_string()))?? {
+        tracing::info!(
+            resource = swap.resource,
+            place = %swap.place.display(),
+            before = %swap.before.display(),
+            "restored data is put in place"
+        );
+    }
+    Ok(())
 }

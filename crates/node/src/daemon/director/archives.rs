@@ -26,6 +26,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdout, Command},
     sync::oneshot,
+    task::JoinHandle,
 };
 
 /// One that ended is started again after this.
@@ -39,6 +40,7 @@ struct Running {
     job: ArchiveJob,
     /// The process ends when it is dropped.
     stopper: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
 }
 
 /// The archives of this node.
@@ -69,14 +71,20 @@ impl Archives {
             }
             let (stopper, stop) = oneshot::channel();
             self.started.insert(job.service.clone(), now);
-            tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), stop));
-            self.running.insert(job.service.clone(), Running { job, stopper });
+            let ended = tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), stop));
+            self.running.insert(job.service.clone(), Running { job, stopper, ended });
         }
     }
 
     /// Ends the archive of a service whose volume is about to leave.
     pub fn leave(&mut self, service: &str) {
         self.running.remove(service);
+    }
+
+    /// Has what is in the spool of a service moved at once, by ending its archive, which the next look starts again. The
+    /// handle tells when it is moved; None: nothing is archived here.
+    pub fn flush(&mut self, service: &str) -> Option<JoinHandle<()>> {
+        self.running.remove(service).map(|running| running.ended)
     }
 }
 

@@ -23,6 +23,11 @@ mod process;
 mod program;
 mod requests;
 mod restore;
+mod restore_asked;
+mod restore_book;
+mod restore_choice;
+mod restore_process;
+mod restores;
 mod retain;
 mod view;
 
@@ -38,6 +43,7 @@ pub use messages::{AttemptReport, DirectorMessage, VaultReport};
 pub use now::DirectorNow;
 pub use observed::observed;
 pub use process::{Launch, launch};
+pub use restore_book::RestoreBook;
 pub use view::backups;
 
 use anshin_director::{Attempt, RunId, VaultName, run::AttemptState};
@@ -69,5 +75,19 @@ pub enum DirectorEvent {
         vault: VaultName,
         /// What was seen.
         seen: KeeperSeen,
+    },
+    /// What is in the spool of a service's log is to be moved at once.
+    Flush {
+        /// Which service.
+        service: String,
+        /// Told when it is done; false: nothing is archived here.
+        done: tokio::sync::oneshot::Sender<bool>,
+    },
+    /// A part of a service is to be stopped here, so that it is started anew by the usual rules.
+    StopPart {
+        /// `SERVICE.PART`.
+        resource: String,
+        /// Why.
+        why: String,
     },
 }

@@ -12,6 +12,13 @@ pub fn plugin_of(service: &Service) -> Option<&'static str> {
     service.resources.iter().find_map(known)
 }
 
+/// The part of the service that the plugin knows: `db.postgresql`.
+#[must_use]
+pub fn part_of(service: &Service) -> Option<String> {
+    let resource = service.resources.iter().find(|resource| known(resource).is_some())?;
+    Some(format!("{}.{}", service.name, resource.name))
+}
+
 /// What the service's definition says of its program, by keys that the plugin knows: `unit`, `agent`, every parameter of the
 /// agent by its own name, `address`, `mount`.
 #[must_use]

@@ -1,37 +1,28 @@
 //! Rehearsing a restore: the newest good snapshot of a thing is brought back into a scratch directory on this node and judged
 //! there, by the plugin that knows its program where there is one. What runs is not touched.
 
-use super::{observed, program, view};
+use super::{observed, program, restore_process::RestoreProcess, view};
 use crate::{
     backup::{
         job::{PluginSubject, VaultAccess},
-        restore_job::{Conflict, Destination, Part, RestoreDone, RestoreJob, RestoreState, ServiceRestore},
+        restore_job::{Conflict, Destination, Part, RestoreDone, RestoreJob, ServiceRestore},
     },
     daemon::{site::Site, world::World},
     view::RestoreDrill,
 };
 use anshin_base::{ByteSize, Problem};
 use anshin_director::{
-    Span, TargetKey, UnixMillis,
+    Span, TargetKey, UnixMillis, VaultName,
     record::{Change, Drill, DrillKind, LastGood},
 };
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::Stdio,
     time::{Duration, Instant},
-};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::Command,
 };
 
 /// A rehearsal that takes longer is broken off.
 const REHEARSAL_LIMIT: Duration = Duration::from_secs(6 * 3_600);
-/// A restore speaks at least every two seconds; one that is silent for this long hangs.
-const SILENCE_MAX: Duration = Duration::from_secs(300);
-/// Longest line that it may write: its last word has up to a hundred warnings.
-const LINE_BYTES_MAX: u64 = 1 << 20;
 /// For the ledger to show a drill here.
 const APPLY_LIMIT: Duration = Duration::from_secs(5);
 /// Left free beside what is restored.
@@ -101,52 +92,9 @@ impl Site {
     }
 
     async fn restore(&self, job: &RestoreJob) -> Result<RestoreDone, String> {
-        let log =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.paths.run.join("restore.log"));
-        let log = log.map_err(|error| format!("cannot open its log: {error}"))?;
-        let mut command = Command::new(&self.executable);
-        command.args(["run", "restore"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let child = command.kill_on_drop(true).process_group(0).spawn();
-        let mut child = child.map_err(|error| format!("cannot start the restore: {error}"))?;
-        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("the restore has no input or output".into());
-        };
-        let mut line = serde_json::to_vec(job).map_err(|error| error.to_string())?;
-        line.push(b'\n');
-        input
-            .write_all(&line)
-            .await
-            .map_err(|error| format!("the restore does not read its job: {error}"))?;
-        let heard = tokio::time::timeout(REHEARSAL_LIMIT, last_word(output)).await;
-        // Its input closes here: one that still works stops.
-        drop(input);
-        match heard {
-            Ok(Some(RestoreState::Done(done))) => Ok(done),
-            Ok(Some(RestoreState::Failed { problem })) => Err(problem.to_string()),
-            Ok(_) => match tokio::time::timeout(Duration::from_secs(60), child.wait()).await {
-                Ok(Ok(status)) => Err(format!("the restore ended without a result: {status}")),
-                _ => Err("the restore hangs".into()),
-            },
-            Err(_) => Err(format!("the restore took longer than {}", Span(REHEARSAL_LIMIT.as_secs()))),
-        }
-    }
-}
-
-async fn last_word(output: tokio::process::ChildStdout) -> Option<RestoreState> {
-    let mut reader = BufReader::new(output);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut bounded = (&mut reader).take(LINE_BYTES_MAX);
-        let read =
-            tokio::time::timeout(SILENCE_MAX, bounded.read_until(b'\n', &mut line)).await.ok()?.ok()?;
-        if read == 0 {
-            return None;
-        }
-        match serde_json::from_slice(&line).ok()? {
-            RestoreState::Working { .. } => {}
-            last => return Some(last),
-        }
+        let log = self.paths.run.join("restore.log");
+        let process = RestoreProcess { executable: &self.executable, log: &log, limit: REHEARSAL_LIMIT };
+        process.run(job, std::future::pending(), |_| {}).await.map_err(|problem| problem.to_string())
     }
 }
 
@@ -204,15 +152,7 @@ fn subject(world: &World, target: TargetKey, good: LastGood, scratch: &Path) -> 
         );
         return Err(problem.hint("ask a data node"));
     }
-    let unknown = || Problem::new("vault-unknown", format!("vault {} is not known here", good.vault));
-    let vault = world.state.director.records().vaults.get(&good.vault).ok_or_else(unknown)?;
-    let node = world.state.nodes.get(&vault.node).ok_or_else(unknown)?;
-    let at = |address: &String| Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, node.ports.vault));
-    let access = VaultAccess {
-        name: vault.name.clone(),
-        server: node.id,
-        addresses: node.addresses.iter().filter_map(at).collect(),
-    };
+    let access = access(world, &good.vault)?;
     let service = target.0.strip_prefix("service/").and_then(|name| plugin_restore(world, name));
     let job = RestoreJob {
         vault: access,
@@ -226,15 +166,35 @@ fn subject(world: &World, target: TargetKey, good: LastGood, scratch: &Path) -> 
     Ok(Subject { target, good, job })
 }
 
+/// How a vault is reached from here.
+pub(super) fn access(world: &World, name: &VaultName) -> Result<VaultAccess, Problem> {
+    let unknown = || Problem::new("vault-unknown", format!("vault {name} is not known here"));
+    let vault = world.state.director.records().vaults.get(name).ok_or_else(unknown)?;
+    let node = world.state.nodes.get(&vault.node).ok_or_else(unknown)?;
+    let at = |address: &String| Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, node.ports.vault));
+    Ok(VaultAccess {
+        name: vault.name.clone(),
+        server: node.id,
+        addresses: node.addresses.iter().filter_map(at).collect(),
+    })
+}
+
 /// A service whose program a plugin knows is started from what was restored, seen by nobody.
-fn plugin_restore(world: &World, name: &str) -> Option<ServiceRestore> {
+pub(super) fn plugin_restore(world: &World, name: &str) -> Option<ServiceRestore> {
     let known = observed(world).inventory.services.into_iter().find(|service| service.name == name)?;
     let service = world.state.services.get(name)?;
     let plugin = PluginSubject { plugin: known.plugin?, facts: program::facts(service) };
-    Some(ServiceRestore { service: name.to_owned(), plugin, time: None, log: true, check: true })
+    Some(ServiceRestore {
+        service: name.to_owned(),
+        plugin,
+        time: None,
+        log: true,
+        check: true,
+        at_start: None,
+    })
 }
 
-fn room(scratch: &Path, bytes: u64) -> Result<(), Problem> {
+pub(super) fn room(scratch: &Path, bytes: u64) -> Result<(), Problem> {
     let Ok(space) = rustix::fs::statvfs(scratch) else { return Ok(()) };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     if free >= bytes.saturating_add(FREE_MIN) {

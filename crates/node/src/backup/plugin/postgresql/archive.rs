@@ -12,6 +12,10 @@ use std::{
     time::Duration,
 };
 
+/// A file in the spool that asks for something in the log, so that it shows that it reaches this instant.
+const MARK: &str = ".mark";
+/// For the log to come into the spool, in looks.
+const LOOKS: u32 = 150;
 /// Between two looks at the program.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -48,6 +52,11 @@ pub fn archive(
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
         }
+        if spool.join(MARK).exists()
+            && let Err(problem) = mark(&cluster, &slot, &spool.join(MARK))
+        {
+            guest.say(&Say::Warning { text: format!("nothing could be put into the log: {problem}") })?;
+        }
         if gone.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
             let _ = child.kill();
             let _ = child.wait();
@@ -56,6 +65,24 @@ pub fn archive(
     };
     Err(Problem::new("postgresql", format!("pg_receivewal ended with {status}"))
         .hint("may PostgreSQL's own user connect for replication (`local replication all peer`), and is max_wal_senders above 0?"))
+}
+
+/// A recovery to an instant ends at the first change after it. This is one, for a database in which nothing else happens; the
+/// file goes once it is in the spool.
+fn mark(cluster: &Cluster, slot: &str, file: &Path) -> Result<(), Problem> {
+    let mut sql = Sql::connect(cluster, "postgres")?;
+    sql.ask("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'anshin', 'mark')")?;
+    let end = sql.ask("SELECT pg_current_wal_flush_lsn()")?;
+    for _ in 0..LOOKS {
+        let there =
+            format!("SELECT restart_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        if sql.ask(&there)? == "t" {
+            return std::fs::remove_file(file)
+                .map_err(|error| Problem::new("postgresql", format!("{}: {error}", file.display())));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Err(Problem::new("postgresql", "the log does not come into the spool"))
 }
 
 /// A slot's name has small letters, digits and `_`, at most 63.

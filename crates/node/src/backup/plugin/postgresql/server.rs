@@ -91,7 +91,11 @@ impl Private {
                 "postgresql",
                 format!("the archived log does not reach that time: it ends at {last}"),
             )
-            .hint("give an earlier time, or none for the latest that there is");
+            .hint("the log is archived every minute; give an earlier time, or none for the latest that there is");
+        }
+        if log.contains("requested recovery stop point is before consistent recovery point") {
+            return Problem::new("postgresql", "that time is before the end of the snapshot's backup")
+                .hint("take an earlier snapshot (--snapshot), or a later time");
         }
         let lines: Vec<&str> = log.lines().rev().take(8).collect();
         let tail: Vec<&str> = lines.into_iter().rev().collect();

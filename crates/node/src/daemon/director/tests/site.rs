@@ -105,7 +105,10 @@ impl Site {
                 match event {
                     DirectorEvent::Said { run, attempt, state } => machine.executor.said(run, attempt, state),
                     DirectorEvent::Ended { run, attempt, how } => machine.executor.ended(run, attempt, &how),
-                    DirectorEvent::Vault { .. } => false,
+                    // Of vaults and of restores in place there are none here.
+                    DirectorEvent::Vault { .. }
+                    | DirectorEvent::Flush { .. }
+                    | DirectorEvent::StopPart { .. } => false,
                 };
             }
         }
