@@ -33,6 +33,7 @@ pub fn dropped_table(stage: &mut Stage) -> Result<()> {
             return refuse("there is no service");
         };
         let target = format!("service/{service}");
+        beside(stage, &active)?;
         let client = stage.client(&format!("before{round}"));
         client.wait_after(Instant::now(), PATIENCE)?;
         let start = Instant::now();
@@ -160,7 +161,7 @@ pub fn killed(stage: &mut Stage) -> Result<()> {
 fn wait_archived(stage: &Stage, node: &str, target: &str) -> Result<Duration> {
     let name = format!("log:{target}");
     let count = || -> Result<usize> {
-        Ok(stage.site.must(node, &["snapshots", "list", "--json"])?.matches(&name).count())
+        Ok(stage.site.must(node, &["snapshots", "list", "--all", "--json"])?.matches(&name).count())
     };
     let (start, before) = (Instant::now(), count()?);
     while start.elapsed() < ARCHIVED {
@@ -170,6 +171,22 @@ fn wait_archived(stage: &Stage, node: &str, target: &str) -> Result<Duration> {
         thread::sleep(Duration::from_secs(1));
     }
     refuse(format!("no log of {target} came into the vault within {ARCHIVED:?}"))
+}
+
+/// A file that lies beside the database on its volume comes back too.
+fn beside(stage: &Stage, node: &str) -> Result<()> {
+    let letter = format!("{}/letter", site::MOUNT);
+    let write = format!("echo 'not to be lost' > {letter}");
+    node::output(&stage.lab, node, &["sh", "-c", &write])?;
+    let opened = stage.site.json(node, &["plan", "run", "nightly"])?;
+    let runs = opened["runs"].as_array().cloned().unwrap_or_default();
+    for run in runs.iter().filter_map(serde_json::Value::as_u64) {
+        ended(stage, run)?;
+    }
+    node::output(&stage.lab, node, &["rm", &letter])?;
+    stage.site.must(node, &["restore", "latest", &letter, "--in-place"])?;
+    let back = node::output(&stage.lab, node, &["cat", &letter])?;
+    if back.trim() == "not to be lost" { Ok(()) } else { refuse(format!("{letter} came back as {back}")) }
 }
 
 /// The service goes to the other server, and with it its log.
