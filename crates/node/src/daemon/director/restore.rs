@@ -62,7 +62,11 @@ impl Site {
         // Left by a rehearsal that was broken off.
         remove(scratch).await.map_err(|error| failed("cannot remove", error))?;
         tokio::fs::create_dir_all(scratch).await.map_err(|error| failed("cannot make", error))?;
-        room(scratch, subject.good.bytes)?;
+        if let Some(why) = too_full(scratch, subject.good.bytes, FREE_MIN) {
+            return Err(
+                Problem::new("drill-space-busy", why).hint("rehearse on another data node, or make room")
+            );
+        }
         let (at, begun) = (wall(), Instant::now());
         let restored = self.restore(&subject.job).await;
         let took = rounded_up(begun.elapsed());
@@ -194,15 +198,15 @@ pub(super) fn plugin_restore(world: &World, name: &str) -> Option<ServiceRestore
     })
 }
 
-pub(super) fn room(scratch: &Path, bytes: u64) -> Result<(), Problem> {
-    let Ok(space) = rustix::fs::statvfs(scratch) else { return Ok(()) };
+/// Why what is restored does not fit there with so much to spare, if it does not.
+pub(super) fn too_full(to: &Path, bytes: u64, spare: u64) -> Option<String> {
+    let there = to.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let space = rustix::fs::statvfs(there).ok()?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free >= bytes.saturating_add(FREE_MIN) {
-        return Ok(());
-    }
-    let message =
-        format!("{} are needed under {}, {} are free", ByteSize(bytes), scratch.display(), ByteSize(free));
-    Err(Problem::new("drill-space-busy", message).hint("rehearse on another data node, or make room"))
+    (free < bytes.saturating_add(spare)).then(|| {
+        let [bytes, spare, free] = [bytes, spare, free].map(ByteSize);
+        format!("{bytes} are needed under {}, and {spare} to spare; {free} are free", there.display())
+    })
 }
 
 async fn remove(scratch: &Path) -> std::io::Result<()> {

@@ -1,11 +1,14 @@
 //! What is asked of a restore, and what speaks against it.
 
-use super::restore_choice::{Base, text};
+use super::{
+    restore::too_full,
+    restore_choice::{Base, text},
+};
 use crate::{
     daemon::{drill::running_on, world::World},
     view::RestoreStart,
 };
-use anshin_base::{ByteSize, Problem};
+use anshin_base::Problem;
 use anshin_director::UnixMillis;
 use anshin_ledger::state::Service;
 use std::path::{Path, PathBuf};
@@ -77,15 +80,12 @@ pub(super) fn in_place(
 
 /// Whether there is room for so much.
 pub(super) fn room(to: &Path, bytes: u64) -> Result<(), Problem> {
-    let there = to.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let Ok(space) = rustix::fs::statvfs(there) else { return Ok(()) };
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free >= bytes.saturating_add(FREE_MIN) {
-        return Ok(());
+    match too_full(to, bytes, FREE_MIN) {
+        None => Ok(()),
+        Some(why) => {
+            Err(Problem::new("restore-space-busy", why).hint("make room, or restore elsewhere: --to DIR"))
+        }
     }
-    let message =
-        format!("{} are needed at {}, {} are free", ByteSize(bytes), there.display(), ByteSize(free));
-    Err(Problem::new("restore-space-busy", message).hint("make room, or restore elsewhere: --to DIR"))
 }
 
 pub(super) fn no_keys() -> Problem {
