@@ -62,7 +62,7 @@ fn child(test: &str, variable: &str, value: impl AsRef<std::ffi::OsStr>) -> Chil
 #[test]
 fn i12_i13_a_process_killed_at_random_instants_loses_nothing_that_was_sealed() {
     let directory: PathBuf = std::env::temp_dir().join(format!("anshin-vault-kill-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&directory);
+    let _ = fs::remove_dir_all(&directory);
     drop(Vault::create(Arc::new(LocalStore::create(&directory).unwrap()), Options::default()).unwrap());
     let mut numbers = Numbers(4);
     let mut sealed = 0;
@@ -84,7 +84,7 @@ fn i12_i13_a_process_killed_at_random_instants_loses_nothing_that_was_sealed() {
         }
     }
     assert!(sealed > 10, "only {sealed} snapshots were ever restored");
-    std::fs::remove_dir_all(&directory).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 /// Snapshots that a process told of, before or after it did something to them.
