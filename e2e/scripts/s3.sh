@@ -3,14 +3,15 @@
 
 SERVERS=$(target)/test-servers
 
-# garage takes a quarter of an hour to build, so only a long run asks for it.
+# What is built from crates takes many minutes, so only a long run asks for it.
 s3_servers() {
     export PATH=$SERVERS/bin:$SERVERS/venv/bin:$SERVERS/node_modules/.bin:$PATH
     mkdir -p "$SERVERS"
     moto_server --help >/dev/null 2>&1 || install_moto || echo "moto cannot be installed"
     s3rver --help >/dev/null 2>&1 || install_s3rver || echo "s3rver cannot be installed"
+    [ -n "$LONG" ] || return 0
     command -v s3s-fs >/dev/null || install_crate s3s-fs --features binary || echo "s3s-fs cannot be built"
-    [ -z "$LONG" ] || command -v garage >/dev/null || install_crate garage || echo "garage cannot be built"
+    command -v garage >/dev/null || install_crate garage || echo "garage cannot be built"
 }
 
 install_moto() {
