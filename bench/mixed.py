@@ -1,5 +1,5 @@
-"""Writes a 2 GiB file: stripes of 4 MiB noise and 4 MiB text, the same at every call. bench/mixed.py FILE STATE; state 2 is state 1
-with 64 rewritten places, 4,097 bytes put in at 512 MiB and 32 MiB at the end."""
+"""Writes a file of stripes of 4 MiB noise and 4 MiB text, the same at every call. bench/mixed.py FILE STATE MIB; state 2 is state 1
+with 64 KiB rewritten in a place of each 32 MiB, 4,097 bytes put in at a quarter of it and a 64th more at the end."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 MIB = 1 << 20
-SIZE_MIB = 2048
+SIZE_MIB = int(sys.argv[3])
 
 
 def text(stripe, words):
@@ -44,16 +44,16 @@ def write_first(path):
 def change(path):
     source = random.Random(7)
     with open(path, "r+b") as file:
-        for _ in range(64):
+        for _ in range(SIZE_MIB // 32):
             file.seek(source.randrange(0, SIZE_MIB * MIB - 65_536) & ~4_095)
             file.write(source.randbytes(65_536))
     with open(path, "rb") as old, open(path + ".new", "wb") as new:
-        for _ in range(512 // 4):
+        for _ in range(SIZE_MIB // 16):
             new.write(old.read(4 * MIB))
         new.write(source.randbytes(4_097))
         while block := old.read(4 * MIB):
             new.write(block)
-        new.write(source.randbytes(32 * MIB))
+        new.write(source.randbytes(SIZE_MIB * MIB // 64))
     os.rename(path + ".new", path)
 
 

@@ -15,13 +15,17 @@ simulator 25 site
 simulator-proof 10 site
 browser 10 quick
 fuzz-smoke 10 quick
+s3 20 quick
 build 15 site
 guest-systemd 25 site
 story 15 site
 END
     sed -n 's/^    "\([a-z-]*\)", [0-9]*, [0-9]*, .*/\1 10 site/p' e2e/src/scenario/mod.rs
+    echo "tree-long 30 long"
+    echo "vault-long 30 long"
     echo "bench-volume 60 long"
     echo "bench-failover 60 long"
+    echo "bench-backup 60 long"
 }
 
 # A change of anything in the tree makes every part due again.
@@ -44,7 +48,7 @@ reason() { sed -n 's/^.*SKIPPED: *//p' "$KEPT/$1.log" | tail -1; }
 # would keep a pipe open, and the whole run with it.
 run_part() { # name limit in seconds
     local limit=$2 log=$KEPT/$1.log code=0 end="== end of part $1"
-    export LONG KEPT
+    export LONG KEPT STATE
     : >"$log"
     tail -n +1 -s 0.3 -f "$log" | sed -unE "/^$end\$/q; /median|maximum|passed|FAILED|SKIPPED|cluster-hours|^[a-z-]+ [0-9]+ /s/^(.{0,220}).*/\1/p" &
     local watcher=$!
@@ -77,11 +81,15 @@ part() {
         simulator-proof) build_programs; "$(binary anshin-sim)" prove ;;
         browser) need_packages chromium; cargo nextest run --release --workspace --run-ignored only -E 'package(anshin-console) & test(browser)' ;;
         fuzz-smoke) fuzz_smoke ;;
+        s3) . e2e/scripts/s3.sh; s3 ;;
+        tree-long) full_size tree 'package(anshin-capture) & (binary(torture) + binary(many) + binary(property))' ;;
+        vault-long) full_size vault '(package(anshin-vault) & (binary(damage) + binary(kill) + binary(robustness))) + (package(anshin) & binary(hardship))' ;;
         build) lab_packages; build_programs ;;
         guest-systemd) . e2e/scripts/guest.sh; guest_systemd ;;
         story) . e2e/scripts/story.sh; story ;;
         bench-volume) bench/volume ;;
         bench-failover) bench/failover ;;
+        bench-backup) bench/backup ;;
         *) check "$1" ;;
     esac
 }
@@ -97,9 +105,23 @@ simulator() {
     fi
 }
 
-unit() {
+# Tests at their full size: each reads LONG, and those that take long keep their rows (anshin_base::testing::Rows).
+full_size() { # name tests
     lab_packages
-    cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest || true
+    nextest
+    cargo nextest run --release --workspace --no-fail-fast -E "$2"
+    cat "$KEPT/$1"-*.rows
+}
+
+nextest() {
+    cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest
+}
+
+# At the size of CI, in a long run too: what is done at full size has parts of its own.
+unit() {
+    unset LONG
+    lab_packages
+    nextest || true
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --release --workspace --no-fail-fast
     else

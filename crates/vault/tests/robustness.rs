@@ -4,6 +4,7 @@
 
 mod common;
 
+use anshin_base::testing::{Rows, size};
 use anshin_vault::store::fault::FaultStore;
 use anshin_vault::{DomainKeys, Options, Snapshot, SnapshotId, Vault, VaultError, VerifyOptions};
 use common::*;
@@ -282,27 +283,26 @@ fn session_or(vault: &Vault, client: u8) -> Result<anshin_vault::Session, VaultE
     anshin_vault::Session::new(Arc::new(handle), key(client))
 }
 
-/// How much to do: `VAULT_ROUNDS` for a long run by hand.
-fn rounds(usual: u64) -> u64 {
-    std::env::var("VAULT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
 #[test]
 fn i12_i13_random_runs_with_deaths_two_keepers_and_full_storages_lose_nothing() {
-    for seed in 0..rounds(400) / 10 {
-        random_run(seed, 10);
+    let (mut rows, seeds) = (Rows::open("vault-random"), size(40, 2000));
+    for hundred in (0..seeds).step_by(100).filter(|first| !rows.has(first)).collect::<Vec<_>>() {
+        for seed in hundred..seeds.min(hundred + 100) {
+            random_run(seed, 10);
+        }
+        rows.add(hundred, "and the seeds behind it, ten rounds each");
     }
 }
 
 #[test]
 fn i13_two_writers_and_collection_at_once_with_kills_lose_nothing() {
-    let clock = TestClock::default();
+    let (clock, rounds) = (TestClock::default(), size(200, 2000));
     let store = FaultStore::new();
     Vault::create(Arc::new(store.clone()), options(&clock)).unwrap();
     let mut model = Model::default();
     let mut numbers = Numbers(99);
     let mut contents = [files(&mut numbers, 20), files(&mut numbers, 20)];
-    for round in 0..rounds(200) {
+    for round in 0..rounds {
         let process = store.restarted();
         if round % 2 == 1 {
             process.die_at(20 + numbers.below(300), numbers.below(2) == 0);
@@ -345,4 +345,6 @@ fn i13_two_writers_and_collection_at_once_with_kills_lose_nothing() {
         model.check(&store, &clock, &format!("round {round}"));
     }
     assert!(model.kept.len() >= 2);
+    Rows::open("vault-writers")
+        .add("all", &format!("{rounds} rounds of two writers and a collection in one process"));
 }

@@ -184,8 +184,29 @@ fn start(program: &str, arguments: &[String], port: u16) -> Option<Server> {
 }
 
 fn s3(port: u16, bucket: &str, prefix: &str) -> Arc<dyn Store> {
-    let url = format!("s3://{bucket}/{prefix}?endpoint=http://127.0.0.1:{port}");
-    anshin_vault::Place::parse(&url).unwrap().with_credentials("k".into(), "s".into()).store(false).unwrap()
+    s3_as(port, bucket, prefix, "us-east-1", "k", "s")
+}
+
+fn s3_as(port: u16, bucket: &str, prefix: &str, region: &str, key: &str, secret: &str) -> Arc<dyn Store> {
+    let url = format!("s3://{bucket}/{prefix}?endpoint=http://127.0.0.1:{port}&region={region}");
+    let place = anshin_vault::Place::parse(&url).unwrap();
+    place.with_credentials(key.into(), secret.into()).store(false).unwrap()
+}
+
+/// Either the server does all that a vault needs, or a vault is never made there.
+fn conforms_or_is_refused(server: &str, store: Arc<dyn Store>) {
+    match probe(&*store, 1) {
+        Ok(()) => {
+            conforms(store);
+            println!("{server} conforms");
+        }
+        Err(error) => {
+            assert!(matches!(error, VaultError::Unfit(_)), "{error}");
+            let refused = Vault::create(store, options(&TestClock::default()));
+            assert!(matches!(refused, Err(VaultError::Unfit(_))));
+            println!("{server} is refused: {error}");
+        }
+    }
 }
 
 fn make_bucket(port: u16, name: &str) {
@@ -218,15 +239,59 @@ fn s3_as_s3s_fs_serves_it_conforms_or_is_refused() {
     let arguments =
         ["--host", "127.0.0.1", "--port", &port_text, "--access-key", "k", "--secret-key", "s", &root];
     let Some(_server) = start("s3s-fs", &arguments.map(str::to_owned), port) else { return };
-    let store = s3(port, "vaults", "v");
-    match probe(&*store, 1) {
-        Ok(()) => conforms(store),
-        Err(error) => {
-            assert!(matches!(error, VaultError::Unfit(_)), "{error}");
-            let refused = Vault::create(store, options(&TestClock::default()));
-            assert!(matches!(refused, Err(VaultError::Unfit(_))));
-        }
-    }
+    conforms_or_is_refused("s3s-fs", s3(port, "vaults", "v"));
+}
+
+#[test]
+fn s3_as_s3rver_serves_it_conforms_or_is_refused() {
+    let (port, scratch) = (free_port(), Scratch::new("s3rver"));
+    let (root, port_text) = (scratch.0.display().to_string(), port.to_string());
+    let arguments = ["-d", &root, "-a", "127.0.0.1", "-p", &port_text, "--configure-bucket", "vaults"];
+    let Some(_server) = start("s3rver", &arguments.map(str::to_owned), port) else { return };
+    let store = s3_as(port, "vaults", "v", "us-east-1", "S3RVER", "S3RVER");
+    conforms_or_is_refused("s3rver", store);
+}
+
+/// One node with a bucket and a key; gives the key and its secret.
+fn garage_bucket(config: &str) -> (String, String) {
+    let garage = |arguments: &[&str]| {
+        let output = Command::new("garage").args(["-c", config]).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let node = garage(&["node", "id", "-q"]);
+    garage(&["layout", "assign", "-z", "dc1", "-c", "1G", &node[..16]]);
+    garage(&["layout", "apply", "--version", "1"]);
+    let key = garage(&["key", "create", "vault"]);
+    let field = |name: &str| {
+        let line = key.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().to_owned()
+    };
+    garage(&["bucket", "create", "vaults"]);
+    garage(&["bucket", "allow", "--read", "--write", "--owner", "vaults", "--key", "vault"]);
+    (field("Key ID"), field("Secret key"))
+}
+
+#[test]
+fn s3_as_garage_serves_it_conforms_or_is_refused() {
+    let (port, scratch) = (free_port(), Scratch::new("garage"));
+    let (root, config) = (scratch.0.display(), scratch.0.join("garage.toml").display().to_string());
+    let secret = "5".repeat(64);
+    let text = format!(
+        "metadata_dir = \"{root}/meta\"\ndata_dir = \"{root}/data\"\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
+         rpc_bind_addr = \"127.0.0.1:{0}\"\nrpc_public_addr = \"127.0.0.1:{0}\"\nrpc_secret = \"{secret}\"\n\
+         [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{port}\"\nroot_domain = \".s3.garage\"\n\
+         [admin]\napi_bind_addr = \"127.0.0.1:{1}\"\n",
+        free_port(),
+        free_port()
+    );
+    std::fs::write(&config, text).unwrap();
+    let Some(_server) = start("garage", &["-c".into(), config.clone(), "server".into()], port) else {
+        return;
+    };
+    let (key, secret) = garage_bucket(&config);
+    conforms_or_is_refused("garage", s3_as(port, "vaults", "v", "garage", &key, &secret));
 }
 
 /// `VAULT_TEST_S3="s3://BUCKET/PREFIX?endpoint=… KEY SECRET"` runs the suite against any server by hand.

@@ -61,6 +61,37 @@ fn an_unchanged_source_sends_nothing_near_or_far() {
     }
 }
 
+#[test]
+fn what_another_keeper_has_stored_since_is_found() {
+    let (store, clock, vault) = world();
+    let reader = session(&vault, &keys(1), "alpha");
+    let other = Vault::open(Arc::new(store.restarted()), options(&clock)).unwrap();
+    let all = files(&mut Numbers(6), 50);
+    let made = backup(&session(&other, &keys(1), "alpha"), &all).unwrap();
+    assert_eq!(get_files(&reader, &made.record.root).unwrap(), all);
+    let keeper = vault.handle(keys(1).domain(), "alpha", Rights::CLIENT, false).unwrap();
+    assert_eq!(
+        keeper.get(&[anshin_vault::ChunkId([5; 32])]).map(drop),
+        Err(VaultError::Missing(anshin_vault::ChunkId([5; 32])))
+    );
+    assert_eq!(
+        vault.reach(keys(1).domain(), made.record.id).unwrap().objects,
+        other.reach(keys(1).domain(), made.record.id).unwrap().objects
+    );
+}
+
+#[test]
+fn a_snapshot_may_need_what_another_keeper_has_stored_since() {
+    let (store, clock, vault) = world();
+    let writer = session(&vault, &keys(1), "alpha");
+    let other = Vault::open(Arc::new(store.restarted()), options(&clock)).unwrap();
+    let all = files(&mut Numbers(7), 50);
+    let root = put_files(&session(&other, &keys(1), "alpha"), &all).unwrap();
+    backup(&session(&other, &keys(1), "alpha"), &all).unwrap();
+    let made = writer.seal(draft(root)).unwrap();
+    assert_eq!(get_files(&writer, &made.record.root).unwrap(), all);
+}
+
 /// A keeper behind a link: it is asked in batches.
 struct Far(anshin_vault::Handle);
 

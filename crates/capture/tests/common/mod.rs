@@ -87,7 +87,8 @@ impl Mounted {
         fs::create_dir_all(&path).unwrap();
         let (image, at) = (image.display(), path.display());
         let options = match kind {
-            "ext4" => "-q -F -E lazy_itable_init=1",
+            // An inode for every 4 KiB: a tree of small files needs as many as it has blocks.
+            "ext4" => "-q -F -i 4096 -E lazy_itable_init=1",
             "xfs" => "-q",
             "btrfs" => "-q",
             _ => "",

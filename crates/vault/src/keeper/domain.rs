@@ -122,10 +122,11 @@ impl Domain {
         all
     }
 
-    /// Runs what may meet objects that another keeper has removed since; reads the storage's state anew then.
+    /// Runs what may meet objects that another keeper has removed, or miss what it has stored, since; reads the storage's
+    /// state anew then.
     pub(crate) fn retry<T>(&self, run: impl Fn() -> Result<T, VaultError>) -> Result<T, VaultError> {
         match run() {
-            Err(VaultError::NotFound(_) | VaultError::Damaged { .. }) => {
+            Err(VaultError::Missing(_) | VaultError::NotFound(_) | VaultError::Damaged { .. }) => {
                 self.refresh()?;
                 run()
             }

@@ -175,6 +175,9 @@ impl Domain {
             return Ok(true);
         }
         let Some(round) = self.condemn(&condemned)? else { return Ok(false) };
+        // Who began to seal before the round was on record did not see it, and what it put before may be new here: trees that
+        // are not known would hide what they refer to.
+        self.refresh()?;
         marker.condemned = condemned.iter().copied().collect();
         let again = self.mark_all(&mut marker).and_then(|()| marker.complete());
         if again.is_err() || marker.conflict {
@@ -234,12 +237,12 @@ impl Domain {
         let mut kept = HashSet::new();
         let mut copied = HashSet::new();
         for (pack, entry) in live {
-            if copied.contains(&(entry.id, pack.writer))
-                || self.has_good_copy_outside(&entry.id, pack.writer, &going)?
-            {
+            let place = stored_of(pack, &entry);
+            // An alias is no copy of what it stands for.
+            let copy = (entry.id, pack.writer, kind_of(&entry) == SealedKind::Alias);
+            if copied.contains(&copy) || self.has_good_copy_outside(copy, &going)? {
                 continue;
             }
-            let place = stored_of(pack, &entry);
             let sealed = match self.read_copy(&entry.id, &place) {
                 Ok(sealed) => sealed,
                 Err(VaultError::Damaged { .. } | VaultError::NotFound(_)) => {
@@ -248,7 +251,7 @@ impl Domain {
                 }
                 Err(error) => return Err(error),
             };
-            copied.insert((entry.id, pack.writer));
+            copied.insert(copy);
             report.bytes_rewritten += sealed.bytes().len() as u64;
             let key = (pack.writer, pack.name.kind);
             let new = || PackBuilder::new(pack.name.kind, self.id, pack.writer);
@@ -265,17 +268,17 @@ impl Domain {
         Ok(kept)
     }
 
-    /// Whether the same writer's object lies, intact, in a pack that stays: an earlier round may have copied it.
+    /// Whether the same writer's object, or its alias, lies, intact, in a pack that stays: an earlier round may have copied it.
     fn has_good_copy_outside(
         &self,
-        id: &ChunkId,
-        writer: WriterId,
+        (id, writer, alias): (ChunkId, WriterId, bool),
         going: &HashSet<PackName>,
     ) -> Result<bool, VaultError> {
-        for found in self.index.copies(id, writer)? {
+        for found in self.index.copies(&id, writer)? {
             let Place::Stored(stored) = &found.place else { continue };
-            if found.writer == writer && !going.contains(&stored.pack.name) {
-                match self.read_copy(id, &found.place) {
+            let same = found.writer == writer && (found.kind == SealedKind::Alias) == alias;
+            if same && !going.contains(&stored.pack.name) {
+                match self.read_copy(&id, &found.place) {
                     Ok(_) => return Ok(true),
                     Err(VaultError::Damaged { .. } | VaultError::NotFound(_)) => {}
                     Err(error) => return Err(error),
@@ -312,7 +315,11 @@ impl Domain {
     }
 }
 
+fn kind_of(entry: &Entry) -> SealedKind {
+    SealedKind::from_code(entry.kind).expect("invariant: checked when the block was read")
+}
+
 fn stored_of(pack: PackInfo, entry: &Entry) -> Place {
-    let kind = SealedKind::from_code(entry.kind).expect("invariant: checked when the block was read");
-    Place::Stored(crate::index::set::Stored { pack, offset: entry.offset, length: entry.length, kind })
+    let (offset, length) = (entry.offset, entry.length);
+    Place::Stored(crate::index::set::Stored { pack, offset, length, kind: kind_of(entry) })
 }

@@ -36,6 +36,27 @@ pub(crate) struct Marker<'a> {
     pub conflict: bool,
 }
 
+/// Copies of one object that stay.
+#[derive(Default)]
+struct There {
+    /// An alias alone is nobody's copy.
+    object: bool,
+    writers: HashSet<WriterId>,
+}
+
+impl There {
+    fn add(&mut self, writer: WriterId, kind: SealedKind) {
+        self.object |= kind != SealedKind::Alias;
+        self.writers.insert(writer);
+    }
+
+    /// Whether the copies of these writers are not needed: the object itself stays, and so does the word of each, without
+    /// which its client could not read the object.
+    fn spares(&self, going: &HashSet<WriterId>) -> bool {
+        self.object && going.is_subset(&self.writers)
+    }
+}
+
 impl<'a> Marker<'a> {
     pub(crate) fn new(domain: &'a Domain) -> Self {
         let segments = domain.index.segments();
@@ -113,7 +134,8 @@ impl<'a> Marker<'a> {
 
     /// Marks one object: None if it was marked before or is not there, otherwise whether it is a tree.
     fn visit(&mut self, id: &ChunkId, needed: bool) -> Result<Option<bool>, VaultError> {
-        let (mut new, mut known, mut tree, mut safe) = (false, false, false, false);
+        let (mut new, mut known, mut tree) = (false, false, false);
+        let (mut there, mut going) = (There::default(), HashSet::new());
         for (segment, bits) in self.segments.iter().zip(&mut self.bits) {
             segment.find(self.domain.store(), id, |at, entry| {
                 known = true;
@@ -121,15 +143,22 @@ impl<'a> Marker<'a> {
                 new |= bits[word] & bit == 0;
                 bits[word] |= bit;
                 tree |= entry.kind == Kind::Tree.code();
-                safe |= !self.condemned.contains(&segment.packs[entry.pack as usize].name);
+                let stored = stored(segment, &entry);
+                if self.condemned.contains(&stored.pack.name) {
+                    going.insert(stored.pack.writer);
+                } else {
+                    there.add(stored.pack.writer, stored.kind);
+                }
             })?;
         }
-        if known && (!new || safe) {
+        if known && (!new || there.spares(&going)) {
             return Ok(new.then_some(tree));
         }
         // Put since the marking began, or only in condemned packs as far as the segments know.
         let copies = self.domain.index.copies(id, WriterId::MIN)?;
-        if copies.is_empty() {
+        let mut there = There::default();
+        copies.iter().for_each(|found| there.add(found.writer, found.kind));
+        if !there.spares(&going) {
             self.conflict |= known;
             if !known && needed {
                 self.missing.push(*id);

@@ -1,0 +1,38 @@
+# Servers that speak S3, for the test of the vault's storages; sourced by parts.sh. Each is installed beneath the target
+# directory, the first time it is needed; one that cannot be had is left out by the test, which says so.
+
+SERVERS=$(target)/test-servers
+
+# What is built from crates takes many minutes, so only a long run asks for it.
+s3_servers() {
+    export PATH=$SERVERS/bin:$SERVERS/venv/bin:$SERVERS/node_modules/.bin:$PATH
+    mkdir -p "$SERVERS"
+    moto_server --help >/dev/null 2>&1 || install_moto || echo "moto cannot be installed"
+    s3rver --help >/dev/null 2>&1 || install_s3rver || echo "s3rver cannot be installed"
+    [ -n "$LONG" ] || return 0
+    command -v s3s-fs >/dev/null || install_crate s3s-fs --features binary || echo "s3s-fs cannot be built"
+    command -v garage >/dev/null || install_crate garage || echo "garage cannot be built"
+}
+
+install_moto() {
+    need_packages python3-venv
+    python3 -m venv "$SERVERS/venv" && "$SERVERS/venv/bin/pip" install --quiet 'moto[server,s3]'
+}
+
+install_s3rver() {
+    command -v npm >/dev/null || need_packages npm
+    npm install --silent --no-audit --no-fund --prefix "$SERVERS" s3rver >/dev/null
+}
+
+# Beside the tree's own builds: what these crates want of shared dependencies must not touch them.
+install_crate() { # crate options…
+    local crate=$1 code=0; shift
+    CARGO_TARGET_DIR=$SERVERS/build nice -n 10 cargo install --quiet --locked "$@" --root "$SERVERS" "$crate" || code=$?
+    rm -rf "$SERVERS/build"
+    return "$code"
+}
+
+s3() {
+    s3_servers
+    cargo nextest run --release --workspace --success-output final --no-fail-fast -E 'package(anshin-vault) & binary(stores)'
+}
