@@ -105,7 +105,9 @@ impl Site {
                 match event {
                     DirectorEvent::Said { run, attempt, state } => machine.executor.said(run, attempt, state),
                     DirectorEvent::Ended { run, attempt, how } => machine.executor.ended(run, attempt, &how),
-                    DirectorEvent::Vault { .. } => false,
+                    DirectorEvent::Vault { .. }
+                    | DirectorEvent::Flush { .. }
+                    | DirectorEvent::StopPart { .. } => false,
                 };
             }
         }
