@@ -15,12 +15,13 @@ s3_servers() {
 }
 
 install_moto() {
-    need_packages python3-venv
+    (need_packages python3-venv) || return
     python3 -m venv "$SERVERS/venv" && "$SERVERS/venv/bin/pip" install --quiet 'moto[server,s3]'
 }
 
+# Not worth the hundreds of packages that npm itself is made of.
 install_s3rver() {
-    command -v npm >/dev/null || need_packages npm
+    command -v npm >/dev/null || return
     npm install --silent --no-audit --no-fund --prefix "$SERVERS" s3rver >/dev/null
 }
 
