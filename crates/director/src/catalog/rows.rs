@@ -11,6 +11,9 @@ use anshin_base::Problem;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
+/// How a snapshot in a vault that is a piece of a target's log names its run: `log:service/db`. It belongs to no run.
+pub const LOG_RUN: &str = "log:";
+
 /// How a snapshot in a vault names its run: `run-17/2:service/db` is attempt 2 of run 17 of the target `service/db`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {

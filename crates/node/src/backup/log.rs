@@ -21,7 +21,7 @@ use anshin_capture::{
     IssueKind, Monitor,
     backup::{BackupOptions, BackupRoot, backup},
 };
-use anshin_director::{PlanName, Span, TargetKey};
+use anshin_director::{PlanName, Span, TargetKey, catalog::LOG_RUN};
 use anshin_vault::{SnapshotDraft, SnapshotId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -193,8 +193,11 @@ impl Mover<'_> {
         let root = BackupRoot { source: job.spool.clone(), path: Path::new("/").join(PLACE) };
         let done = backup(&session, &[root], &options, &Monitor::new())?;
         // A piece may be finished, and so renamed, while the others are read: the next snapshot has it.
-        let unread = done.report.issues.first.iter().find(|issue| issue.kind == IssueKind::Unreadable);
-        if let Some(issue) = unread.filter(|issue| !issue.path.ends_with(PARTIAL.as_bytes())) {
+        let mut issues = done.report.issues.first.iter();
+        let lost = |kind| matches!(kind, IssueKind::Unreadable | IssueKind::Changed);
+        if let Some(issue) =
+            issues.find(|issue| lost(issue.kind) && !issue.path.ends_with(PARTIAL.as_bytes()))
+        {
             return Err(Problem::new("archive-spool", issue.to_string()));
         }
         let mut about = About::new(job.target.clone(), Form::Log);
@@ -204,7 +207,7 @@ impl Mover<'_> {
         let sealed = session.seal(SnapshotDraft {
             id: SnapshotId::generate()?,
             plan: job.plan.to_string(),
-            run: format!("log:{}", job.target),
+            run: format!("{LOG_RUN}{}", job.target),
             time,
             root: done.root,
             entries: done.report.files,

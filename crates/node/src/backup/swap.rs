@@ -10,7 +10,8 @@ use anshin_base::Problem;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt,
+    path::{Component, Path, PathBuf},
 };
 
 /// Where a swap is written down, below the mount point of the service's volume.
@@ -92,6 +93,23 @@ impl Swap {
         Ok(())
     }
 
+    /// The volume may belong to somebody who must not have root rename what he likes: the file is root's, and every path in it
+    /// lies on the volume.
+    fn is_ours(&self, mount: &Path) -> Result<(), &'static str> {
+        let mark = fs::symlink_metadata(Self::mark(mount));
+        let own =
+            |found: &fs::Metadata| found.is_file() && found.uid() == rustix::process::geteuid().as_raw();
+        if !mark.is_ok_and(|found| own(&found)) {
+            return Err("it is not this program's own file");
+        }
+        let aside = self.aside.iter().flat_map(|(from, to)| [from, to]);
+        let mut paths = [&self.ready, &self.place, &self.before].into_iter().chain(aside);
+        let beneath = |path: &Path| {
+            path.starts_with(mount) && !path.components().any(|part| part == Component::ParentDir)
+        };
+        if paths.all(|path| beneath(path)) { Ok(()) } else { Err("it names a place outside of the volume") }
+    }
+
     /// The one that waits on the volume that is mounted there, if it can be read.
     #[must_use]
     pub fn waiting(mount: &Path) -> Option<Self> {
@@ -136,6 +154,7 @@ pub fn before_start(mount: &Path, resource: &str) -> Result<Option<Swap>, Proble
     if swap.resource != resource {
         return Ok(None);
     }
+    swap.is_ours(mount).map_err(|why| unreadable(why.to_owned()))?;
     swap.carry_out()?;
     let removed = fs::remove_file(&mark).and_then(|()| sync(mark.parent().unwrap_or(mount)));
     removed.map_err(|error| unreadable(error.to_string()))?;
@@ -226,6 +245,25 @@ mod tests {
             before_start(&volume.0, "db.postgresql").unwrap();
             is_done(&volume);
         }
+    }
+
+    #[test]
+    fn nobody_has_root_rename_something_elsewhere() {
+        let volume = Volume::new("elsewhere");
+        for place in ["/etc/cron.d", "../pg"] {
+            let swap = Swap { place: volume.0.join(place), ..volume.swap() };
+            swap.leave(&volume.0).unwrap();
+            let problem = before_start(&volume.0, "db.postgresql").unwrap_err();
+            assert!(problem.message.contains("outside of the volume"), "{problem}");
+            fs::remove_file(Swap::mark(&volume.0)).unwrap();
+        }
+        volume.swap().leave(&volume.0).unwrap();
+        let mark = Swap::mark(&volume.0);
+        fs::rename(&mark, mark.with_extension("real")).unwrap();
+        std::os::unix::fs::symlink(mark.with_extension("real"), &mark).unwrap();
+        let problem = before_start(&volume.0, "db.postgresql").unwrap_err();
+        assert!(problem.message.contains("own file"), "{problem}");
+        assert_eq!(volume.content("pg").as_deref(), Some("now"));
     }
 
     #[test]

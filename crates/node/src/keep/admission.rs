@@ -1,15 +1,17 @@
 //! Which snapshots may come to be: of a run only those of its present attempt, by the ledger's records.
 
 use super::{link::Admission, members::LedgerView};
-use anshin_director::{PlanName, catalog::Label, record::Refused};
+use anshin_director::{
+    PlanName,
+    catalog::{LOG_RUN, Label},
+    record::Refused,
+};
 use anshin_link::Party;
 use anshin_vault::SnapshotRecord;
 use std::time::{Duration, Instant};
 
 /// An attempt may be sealed by an executor that knows more of the ledger than this node does: this long it is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How the run of an archived log is named.
-const LOG: &str = "log:";
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -83,7 +85,7 @@ impl RunAdmission {
         if run.is_empty() {
             return Ok(());
         }
-        if let Some(target) = run.strip_prefix(LOG) {
+        if let Some(target) = run.strip_prefix(LOG_RUN) {
             return self.judge_log(target, plan);
         }
         let label = run.parse::<Label>().map_err(|_| format!("{run:?} names no run"))?;

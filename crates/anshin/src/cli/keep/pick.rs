@@ -3,14 +3,13 @@
 use super::{args::Which, vault};
 use anshin_base::Problem;
 use anshin_capture::browse;
+use anshin_director::catalog::LOG_RUN;
 use anshin_node::keep::{Access, Answer, Description, Task, administer::ClearSnapshot, host_name};
 use anshin_vault::{ChunkId, Session, Snapshot};
 use serde::Serialize;
 
 /// The newest one.
 const LATEST: &str = "latest";
-/// How the run of a piece of a service's log begins.
-const LOG: &str = "log:";
 /// Fewest digits by which a snapshot can be named.
 const DIGITS_MIN: usize = 4;
 
@@ -171,7 +170,7 @@ fn is_whole(told: &Told) -> bool {
 
 /// Whether it is a piece of a service's log, which completes the snapshots of the service.
 pub fn is_log(told: &Told) -> bool {
-    told.clear.run.starts_with(LOG)
+    told.clear.run.starts_with(LOG_RUN)
 }
 
 /// [`one`] of these.

@@ -37,6 +37,8 @@ const FORGOTTEN_FOR: Span = Span::hours(24);
 const EVENTS_MAX: usize = 1_024;
 /// Snapshots of a vault that a report names.
 const SNAPSHOTS_REPORTED: usize = 50;
+/// Snapshots that a vault is asked to give up at once.
+const GIVEN_UP_AT_ONCE: usize = 500;
 
 /// What the core keeps of backups.
 pub struct Backups {
@@ -299,7 +301,8 @@ impl Core {
         let forgotten: BTreeSet<&SnapshotId> = records.forgotten(vault, since).collect();
         let there = seen.snapshots.iter().map(|one| &one.sealed.snapshot);
         let left = there.filter(|snapshot| forgotten.contains(snapshot)).chain(&seen.logs_done);
-        let left: Vec<SnapshotId> = left.cloned().collect();
+        // More than fits one question to the vault goes with the next looks.
+        let left: Vec<SnapshotId> = left.take(GIVEN_UP_AT_ONCE).cloned().collect();
         if !left.is_empty() {
             let (keeper, vault) = (self.backups.keeper.clone(), vault.clone());
             tokio::spawn(async move {

@@ -13,7 +13,7 @@ use crate::{
 use anshin_base::{ByteSize, Problem};
 use anshin_director::{
     PlanName, SnapshotId, UnixMillis, VaultName,
-    catalog::{Label, VaultSnapshot},
+    catalog::{LOG_RUN, Label, VaultSnapshot},
     record::Sealed,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -132,24 +132,22 @@ fn named(vault: &VaultName, snapshot: &ClearSnapshot) -> Option<VaultSnapshot> {
     })
 }
 
-/// How the run of a piece of a log is named, before its target.
-const LOG: &str = "log:";
 /// The clocks of two nodes that write one log differ by less.
 const CLOCKS_SECONDS: u64 = 3_600;
 
-/// A piece of a log is needed as long as a snapshot of its target is there that is older. Of a target without any other snapshot
-/// nothing is given up: its first one may be on its way.
+/// A piece of a log is needed as long as a snapshot of its target is there that is older, also one that is forgotten and can
+/// still be taken back. Of a target without any other snapshot nothing is given up: its first one may be on its way.
 fn logs_done(all: &[ClearSnapshot]) -> Vec<SnapshotId> {
     let there = |snapshot: &&ClearSnapshot| snapshot.forgotten.is_none();
     let mut oldest: BTreeMap<String, u64> = BTreeMap::new();
-    for snapshot in all.iter().filter(there) {
+    for snapshot in all {
         let Ok(label) = snapshot.run.parse::<Label>() else { continue };
         let began = u64::try_from(snapshot.time / 1_000_000_000).unwrap_or(0);
         let known = oldest.entry(label.target.0).or_insert(began);
         *known = began.min(*known);
     }
     let done = |snapshot: &&ClearSnapshot| {
-        let oldest = snapshot.run.strip_prefix(LOG).and_then(|target| oldest.get(target));
+        let oldest = snapshot.run.strip_prefix(LOG_RUN).and_then(|target| oldest.get(target));
         oldest.is_some_and(|oldest| snapshot.sealed.saturating_add(CLOCKS_SECONDS) < *oldest)
     };
     let done = all.iter().filter(there).filter(done);
@@ -215,7 +213,12 @@ mod tests {
         ];
         let ids = |all: &[ClearSnapshot]| logs_done(all).into_iter().map(|id| id.0).collect::<Vec<_>>();
         assert_eq!(ids(&all), ["l1"], "l4 is within what clocks may differ");
+        all.push(snapshot("later", "run-2/1:service/db", 20));
         all[1].forgotten = Some(1);
+        assert_eq!(ids(&all), ["l1"], "what is forgotten may be taken back, and needs its log then");
+        all.remove(1);
+        assert_eq!(ids(&all), ["l1", "l4", "l9"], "it is removed");
+        all.pop();
         assert!(ids(&all).is_empty(), "no snapshot of its target is there: it may be on its way");
     }
 

@@ -316,7 +316,8 @@ impl Site {
                 world.state.services.values().filter(|service| running_on(&world, service) == Some(world.me));
             for service in here {
                 let Some(mount) = service.mount.clone() else { continue };
-                if self.restores.in_place(&service.name) {
+                // Nobody would start its program again.
+                if self.restores.in_place(&service.name) || !world.quorate || leaves(&world, &service.name) {
                     continue;
                 }
                 let look = move || Swap::waiting(Path::new(&mount)).map(|swap| swap.resource);

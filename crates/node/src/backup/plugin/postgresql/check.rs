@@ -21,7 +21,7 @@ pub fn check(
     let data = directory.join("data");
     let failed = |error: std::io::Error| Problem::new("postgresql", error.to_string());
     let sums = checksums(&cluster, major, &data)?;
-    let mut server = Private::start(&cluster, major, &data, "")?;
+    let mut server = Private::start(&cluster, major, &data, &[])?;
     let mut sql = server.ready()?;
     let system = sql.ask("SELECT system_identifier FROM pg_control_system()")?;
     if system != about.system {

@@ -3,7 +3,7 @@
 use super::{
     About,
     cluster::Cluster,
-    server::{Private, last_transaction, quoted},
+    server::{Private, last_transaction},
     setup,
 };
 use crate::backup::plugin::{guest::Guest, protocol::Say};
@@ -49,19 +49,19 @@ pub fn restore(
     let data = directory.join("data");
     prepare(&data, directory, about)
         .map_err(|error| Problem::new("postgresql", format!("cannot prepare {}: {error}", data.display())))?;
-    let mut lines = String::new();
+    let mut settings = Vec::new();
     if let Some(log) = log {
         let owner = fs::metadata(&data).map_err(|error| Problem::new("postgresql", error.to_string()))?;
         let signal = data.join("recovery.signal");
         let made = fs::write(&signal, "").and_then(|()| chown(&signal, Some(owner.uid()), Some(owner.gid())));
         made.map_err(|error| Problem::new("postgresql", error.to_string()))?;
-        lines.push_str(&format!("restore_command = {}\n", quoted(&fetch(log))));
-        lines.push_str("recovery_target_action = promote\nrecovery_target_timeline = latest\n");
+        settings.push(("restore_command", fetch(log)));
+        settings.push(("recovery_target_action", "promote".to_owned()));
+        settings.push(("recovery_target_inclusive", "on".to_owned()));
+        settings.push(("recovery_target_timeline", timeline(log, about)?.to_string()));
     }
-    if let Some(time) = time {
-        lines.push_str(&format!("recovery_target_time = {}\n", quoted(&time)));
-    }
-    let mut server = Private::start(&cluster, major, &data, &lines)?;
+    settings.extend(time.map(|time| ("recovery_target_time", time)));
+    let mut server = Private::start(&cluster, major, &data, &settings)?;
     let mut sql = server.ready()?;
     sql.ask("CHECKPOINT")?;
     drop(sql);
@@ -72,6 +72,36 @@ pub fn restore(
     }
     guest.note(format!("recovered to {}", reached.as_deref().unwrap_or("the end of the backup")))?;
     guest.say(&Say::Restored { data: "data".into(), place: about.place.clone(), reached })
+}
+
+/// The newest timeline to which the snapshot belongs: what was given up by an earlier restore goes on no further, and its
+/// snapshots are brought back along what was. As PostgreSQL's manual describes timelines and their history files.
+fn timeline(log: &Path, about: &About) -> Result<u32, Problem> {
+    let odd = |what: &str| setup(format!("{what} is nothing that PostgreSQL writes"));
+    let base = about.wal_last.get(..8).and_then(|name| u32::from_str_radix(name, 16).ok());
+    let base = base.ok_or_else(|| odd(&about.wal_last))?;
+    let stop = position(&about.stop).ok_or_else(|| odd(&about.stop))?;
+    let mut newest = base;
+    for entry in fs::read_dir(log).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.strip_suffix(".history").and_then(|name| u32::from_str_radix(name, 16).ok());
+        let Some(number) = number.filter(|number| *number > newest) else { continue };
+        let history = fs::read_to_string(entry.path()).map_err(|error| setup(format!("{name}: {error}")))?;
+        let ancestors = history.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.parse::<u32>().ok()?, position(words.next()?)?))
+        });
+        if ancestors.into_iter().any(|(ancestor, left)| ancestor == base && left >= stop) {
+            newest = number;
+        }
+    }
+    Ok(newest)
+}
+
+/// A position in the log, as `0/5000100`.
+fn position(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    Some(u64::from_str_radix(high, 16).ok()? << 32 | u64::from(u32::from_str_radix(low, 16).ok()?))
 }
 
 /// A time with its offset from UTC, as RFC 3339 has it, in the form that PostgreSQL takes in its configuration: there it knows

@@ -33,15 +33,20 @@ pub fn quoted(text: &str) -> String {
 }
 
 impl Private {
-    /// Starts PostgreSQL `major` on `data`, with more lines of configuration.
-    pub fn start(base: &Cluster, major: u32, data: &Path, lines: &str) -> Result<Self, Problem> {
+    /// Starts PostgreSQL `major` on `data`, with these settings.
+    pub fn start(
+        base: &Cluster,
+        major: u32,
+        data: &Path,
+        settings: &[(&str, String)],
+    ) -> Result<Self, Problem> {
         let program = base.program("postgres", Some(major))?;
         let owner = fs::metadata(data).map_err(|error| failed("the restored data", error))?;
         // The path of a socket is short; a restored directory's may not be.
         let run = std::env::temp_dir().join(format!("anshin-postgresql-{}", std::process::id()));
         let made = fs::create_dir(&run)
             .and_then(|()| fs::set_permissions(&run, fs::Permissions::from_mode(0o700)))
-            .and_then(|()| fs::write(run.join("postgresql.conf"), configuration(&run, lines)))
+            .and_then(|()| fs::write(run.join("postgresql.conf"), configuration(&run)))
             .and_then(|()| fs::write(run.join("pg_hba.conf"), "local all all trust\n"))
             .and_then(|()| fs::write(run.join("pg_ident.conf"), ""))
             .and_then(|()| fs::File::create(run.join("log")));
@@ -53,7 +58,9 @@ impl Private {
         }
         let mut command = as_owner(&owner, &program);
         command.arg("-D").arg(data).arg("-c").arg(format!("config_file={}/postgresql.conf", run.display()));
-        for (key, value) in OVERRIDES {
+        let overrides = OVERRIDES.map(|(key, value)| (key, value.to_owned()));
+        // Of two for one key the later wins.
+        for (key, value) in overrides.iter().chain(settings) {
             command.arg("-c").arg(format!("{key}={value}"));
         }
         command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -158,7 +165,7 @@ impl Drop for Private {
 }
 
 /// On the command line, where they win over what the data directory itself says (`postgresql.auto.conf`).
-const OVERRIDES: [(&str, &str); 12] = [
+const OVERRIDES: [(&str, &str); 21] = [
     ("listen_addresses", ""),
     ("port", "5432"),
     ("archive_mode", "off"),
@@ -171,13 +178,24 @@ const OVERRIDES: [(&str, &str); 12] = [
     ("hot_standby", "off"),
     ("external_pid_file", ""),
     ("max_wal_senders", "0"),
+    // A log with prepared transactions cannot be replayed without room for them.
+    ("max_prepared_transactions", "1024"),
+    // Other programs leave what they restored with in `postgresql.auto.conf`.
+    ("restore_command", ""),
+    ("archive_cleanup_command", ""),
+    ("recovery_end_command", ""),
+    ("recovery_target", ""),
+    ("recovery_target_name", ""),
+    ("recovery_target_time", ""),
+    ("recovery_target_xid", ""),
+    ("recovery_target_lsn", ""),
 ];
 
-fn configuration(run: &Path, lines: &str) -> String {
+fn configuration(run: &Path) -> String {
     let place = |name: &str| quoted(&run.join(name).display().to_string());
     format!(
         "hba_file = {}\nident_file = {}\nunix_socket_directories = {}\nshared_buffers = '64MB'\nautovacuum = off\n\
-         log_min_messages = log\n{lines}",
+         log_min_messages = log\n",
         place("pg_hba.conf"),
         place("pg_ident.conf"),
         quoted(&run.display().to_string())
