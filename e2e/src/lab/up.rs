@@ -60,7 +60,8 @@ fn make_mount_points() -> Result<()> {
             made.push_str(&format!("{point}\n"));
             // Written down first: an interruption in between leaves a line too many, not a directory.
             std::fs::write(MADE, &made).at(MADE)?;
-            std::fs::create_dir(point).at(point)?;
+            // Another lab that starts at the same moment may have been faster.
+            std::fs::create_dir_all(point).at(point)?;
         }
     }
     Ok(())
