@@ -35,5 +35,6 @@ install_crate() { # crate options…
 
 s3() {
     s3_servers
+    moto_server --help >/dev/null 2>&1 || skip "moto, without which no server is asked, cannot be installed"
     cargo nextest run --release --workspace --success-output final --no-fail-fast -E 'package(anshin-vault) & binary(stores)'
 }

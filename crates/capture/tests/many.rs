@@ -7,15 +7,18 @@ mod common;
 use anshin_base::testing::{Rows, size};
 use anshin_capture::{
     Monitor,
-    backup::{Backup, BackupOptions, BackupRoot, CacheOptions, backup},
     restore::{RestoreOptions, Selection, restore},
     tree::ChunkId,
 };
-use anshin_vault::{
-    DomainKeys, Keeper, Options, Place, Rights, Session, SnapshotDraft, SnapshotId, Vault, VerifyOptions,
+use anshin_vault::{DomainKeys, Options, Place, Vault, VerifyOptions};
+use common::{
+    Mounted, is_missing,
+    real::{run, session},
+    sh,
+    torture::noise,
+    with_mounts,
 };
-use common::{Mounted, is_missing, sh, torture::noise, with_mounts};
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 /// One directory holds this share of all files, the others a thousand each.
 const CROWDED: usize = 10;
@@ -30,36 +33,6 @@ fn build(top: &Path, count: usize) {
             fs::create_dir_all(&directory).unwrap();
         }
         fs::write(directory.join(format!("file-{n}")), noise(n as u64 / 2, n % 301)).unwrap();
-    }
-}
-
-fn session(vault: &Vault, keys: &DomainKeys) -> Session {
-    let keeper: Arc<dyn Keeper> =
-        Arc::new(vault.handle(keys.domain(), "client", Rights::CLIENT, false).unwrap());
-    Session::new(keeper, keys.clone()).unwrap()
-}
-
-fn run(vault: &Vault, keys: &DomainKeys, tree: &Path, cache: &Path) -> Backup {
-    let session = session(vault, keys);
-    let mut options = BackupOptions::new(Arc::new(session.chunker()));
-    options.now = options.now.plus_seconds(60); // so that everything is old enough to be cached
-    options.cache = Some(CacheOptions { path: cache.into(), tag: [0; 32], granularity_s: 2 });
-    let root = BackupRoot { source: tree.into(), path: "/".into() };
-    let done = backup(&session, &[root], &options, &Monitor::new()).unwrap();
-    session.seal(draft(&done)).unwrap();
-    done
-}
-
-fn draft(done: &Backup) -> SnapshotDraft {
-    SnapshotDraft {
-        id: SnapshotId::generate().unwrap(),
-        plan: "nightly".into(),
-        run: "1".into(),
-        time: 0,
-        root: done.root,
-        entries: done.report.files,
-        bytes: done.report.bytes,
-        meta: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests with real file systems share.
 #![allow(dead_code)] // each test program uses its part
 
+pub mod real;
 pub mod torture;
 
 use anshin_base::testing::{Namespace, in_namespaces};

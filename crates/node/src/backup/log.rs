@@ -95,6 +95,12 @@ pub fn archive(job: &ArchiveJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice)
     fs::create_dir_all(&job.spool).map_err(|error| {
         Problem::new("archive-spool", format!("cannot make {}: {error}", job.spool.display()))
     })?;
+    // The volume may belong to somebody who must not have root give directories elsewhere to the service's user.
+    let own = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    if !own(&job.spool) || !job.spool.parent().is_some_and(own) {
+        let message = format!("{} is a link to somewhere else", job.spool.display());
+        return Err(Problem::new("archive-spool", message).hint("remove the link"));
+    }
     let whom = Whom { service: job.service.clone(), facts: job.plugin.facts.clone() };
     let operation = Operation::Archive { spool: job.spool.clone() };
     let mut plugin = Plugin::start(&tools.plugins, &job.plugin.plugin, &whom, operation, stop)?;

@@ -85,7 +85,10 @@ impl Restorer<'_> {
             }
             (None, _) => self.files(&session, &snapshot, &about)?,
         }
-        self.stop.check()?;
+        // A service that is put in place is, whatever was wanted since.
+        if self.job.service.is_none() || self.job.to != Destination::InPlace {
+            self.stop.check()?;
+        }
         Ok(self.done)
     }
 
@@ -369,13 +372,14 @@ impl Restorer<'_> {
             ready: stage.join(data),
             place: place.to_owned(),
             before: beside(place),
+            replaces: fs::symlink_metadata(place).is_ok(),
             aside: at_start
                 .iter()
                 .flat_map(|at| &at.aside)
                 .map(|path| (path.clone(), beside(path)))
                 .collect(),
         };
-        self.done.before = fs::symlink_metadata(place).is_ok().then(|| swap.before.clone());
+        self.done.before = swap.replaces.then(|| swap.before.clone());
         self.done.place = Some(place.to_owned());
         // From here on it is whole; a restore that comes later must not sweep it away.
         let _ = fs::remove_file(stage.join(UNFINISHED));

@@ -28,6 +28,9 @@ pub struct Swap {
     pub place: PathBuf,
     /// Where that which is there goes; nothing is thrown away.
     pub before: PathBuf,
+    /// Whether there is anything in that place now.
+    #[serde(default)]
+    pub replaces: bool,
     /// What else belongs to the earlier life of the data and is kept elsewhere: from, to.
     #[serde(default)]
     pub aside: Vec<(PathBuf, PathBuf)>,
@@ -55,11 +58,12 @@ impl Swap {
         let parent = mark.parent().unwrap_or(mount);
         fs::create_dir_all(parent).map_err(failed)?;
         let new = mark.with_extension("new");
-        fs::write(&new, bytes)
-            .and_then(|()| fs::File::open(&new)?.sync_all())
-            .and_then(|()| fs::rename(&new, &mark))
-            .and_then(|()| sync(parent))
-            .map_err(failed)
+        fs::write(&new, bytes).and_then(|()| fs::File::open(&new)?.sync_all()).map_err(failed)?;
+        fs::rename(&new, &mark).and_then(|()| sync(parent)).map_err(|error| {
+            // What is said to have failed must not happen later.
+            let _ = fs::remove_file(&mark);
+            failed(error)
+        })
     }
 
     /// Carries it out, from wherever an earlier attempt got to. The program does not run.
@@ -67,26 +71,30 @@ impl Swap {
     /// # Errors
     /// If something is not where it should be, or cannot be renamed.
     pub fn carry_out(&self) -> Result<(), Problem> {
-        for (from, to) in &self.aside {
-            if there(from) && !there(to) {
-                self.rename(from, to)?;
-            }
-        }
-        match (there(&self.ready), there(&self.place), there(&self.before)) {
-            // Done before, but for what comes after.
-            (false, true, _) => {}
-            (false, false, _) => {
+        let (ready, place, before) = (there(&self.ready), there(&self.place), there(&self.before));
+        match (ready, place, before) {
+            (false, false, _) => return Err(self.lost(format!("{} is gone", self.ready.display()))),
+            // What is in the place is what was there before.
+            (false, true, false) if self.replaces => {
                 return Err(self.lost(format!("{} is gone", self.ready.display())));
-            }
-            (true, false, _) => self.rename(&self.ready, &self.place)?,
-            (true, true, false) => {
-                self.rename(&self.place, &self.before)?;
-                self.rename(&self.ready, &self.place)?;
             }
             (true, true, true) => {
                 let both = format!("{} and {} are both there", self.place.display(), self.before.display());
                 return Err(self.lost(both));
             }
+            _ => {}
+        }
+        for (from, to) in &self.aside {
+            if there(from) && !there(to) {
+                self.rename(from, to)?;
+            }
+        }
+        if ready && place {
+            self.rename(&self.place, &self.before)?;
+        }
+        // Else it was done before, but for what comes after.
+        if ready {
+            self.rename(&self.ready, &self.place)?;
         }
         // What else was restored stays if the data refers to it; an empty rest goes.
         let _ = self.ready.parent().map(fs::remove_dir);
@@ -194,6 +202,7 @@ mod tests {
                 ready: at("pg.restore-1/data"),
                 place: at("pg"),
                 before: at("pg.before-restore-1"),
+                replaces: true,
                 aside: vec![(at(".anshin/log"), at(".anshin/log.before-restore-1"))],
             }
         }
@@ -271,6 +280,9 @@ mod tests {
         let volume = Volume::new("lost");
         volume.swap().leave(&volume.0).unwrap();
         fs::remove_dir_all(volume.0.join("pg.restore-1")).unwrap();
+        let problem = before_start(&volume.0, "db.postgresql").unwrap_err();
+        assert!(problem.refused_for_safety && problem.message.contains("is gone"), "{problem}");
+        assert_eq!(volume.content(".anshin/log").as_deref(), Some("log"), "nothing was touched");
         fs::rename(volume.0.join("pg"), volume.0.join("pg.before-restore-1")).unwrap();
         let problem = before_start(&volume.0, "db.postgresql").unwrap_err();
         assert!(problem.refused_for_safety && problem.message.contains("is gone"), "{problem}");

@@ -5,6 +5,7 @@ use super::{
     restore_choice::{Base, text},
 };
 use crate::{
+    backup::swap::Swap,
     daemon::{drill::running_on, world::World},
     view::RestoreStart,
 };
@@ -62,6 +63,10 @@ pub(super) fn in_place(
             let problem = Problem::new("service-busy", format!("service {name} does not run now"));
             return Err(problem.hint(format!("see: anshin explain {name}")));
         }
+    }
+    if let Some(swap) = Swap::waiting(Path::new(mount)) {
+        let message = format!("another restore waits to be put at {}", swap.place.display());
+        return Err(Problem::new("restore-busy", message).hint("it is when the service is started next"));
     }
     if !request.confirmed {
         let to = match at {

@@ -51,7 +51,10 @@ impl RestoreBook {
         view.id = id;
         book.entries.insert(id, Entry { view, begun: Instant::now(), stopper: Some(stopper) });
         while book.entries.len() > REMEMBERED {
-            book.entries.pop_first();
+            // One that works is never forgotten: nobody could cancel it, nor know that it goes on.
+            let ended = book.entries.iter().find(|(_, entry)| entry.view.stand != RestoreStand::Working);
+            let Some(oldest) = ended.map(|(id, _)| *id) else { break };
+            book.entries.remove(&oldest);
         }
         Ok((id, stop))
     }

@@ -39,7 +39,7 @@ impl RestoreProcess<'_> {
     ) -> Result<RestoreDone, Problem> {
         let (mut child, output) = self.start(job).await?;
         // Its input closes when this ends: one that still works stops.
-        let _input = child.stdin.take();
+        let input = child.stdin.take();
         let mut reader = Lines { reader: BufReader::new(output), line: Vec::new() };
         let listen = async {
             loop {
@@ -49,9 +49,10 @@ impl RestoreProcess<'_> {
                 }
             }
         };
+        tokio::pin!(listen);
         let late = failed(format!("the restore took longer than {}", Span(self.limit.as_secs())));
         let last = tokio::select! {
-            last = listen => Ok(last),
+            last = &mut listen => Ok(last),
             why = stop => Err(why),
             () = tokio::time::sleep(self.limit) => Err(late),
         };
@@ -63,11 +64,13 @@ impl RestoreProcess<'_> {
                 _ => Err(failed("the restore hangs".into())),
             },
             Err(why) => {
-                drop(_input);
+                drop(input);
+                // What was done when the wish came is done, and its last word says so.
+                let last = tokio::time::timeout(STOP_PATIENCE, listen).await;
                 if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
                     let _ = child.kill().await;
                 }
-                Err(why)
+                if let Ok(Some(RestoreState::Done(done))) = last { Ok(done) } else { Err(why) }
             }
         }
     }

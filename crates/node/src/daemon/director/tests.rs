@@ -2,6 +2,7 @@
 
 mod executor;
 mod process;
+mod restores;
 mod site;
 
 use super::*;
