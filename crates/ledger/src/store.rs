@@ -1,6 +1,7 @@
 //! [`FileStore`]: the log's two areas as preallocated files, for the voter process. The only I/O of this crate.
 
 use crate::log::{Area, DiskOp, RecoverError, Recovered, recover};
+use rustix::fs::{Advice, fadvise};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -74,6 +75,10 @@ impl FileStore {
                 }
                 other => other.map_err(io)?,
             };
+            // What the process before wrote may still be in the cache alone: a vote that was read back from there and told, and
+            // then lost with the power, would be given twice. And after a failed flush the cache shows what the disk does not have.
+            file.sync_data().map_err(io)?;
+            fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| io(error.into()))?;
             let length = file.metadata().map_err(io)?.len();
             let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
             file.read_exact_at(&mut content, 0).map_err(io)?;

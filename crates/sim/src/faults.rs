@@ -68,6 +68,13 @@ pub fn plan(world: &mut World) {
         add(world, save, Fault::SaveLedger { at });
         add(world, restore, Fault::RestoreLedger { at, back });
     }
+    if world.scenario.relapses {
+        for _ in 0..2 {
+            let at = world.rng.index(world.scenario.nodes());
+            let time = world.rng.between(1_000 * MS, until - 500 * MS);
+            relapse(world, time, until, at);
+        }
+    }
     if world.scenario.stalls {
         for _ in 0..world.rng.between(1, 3) {
             let at = world.rng.index(world.scenario.data);
@@ -163,6 +170,18 @@ fn strike_after_return(world: &mut World, time: u64, until: u64, data: At) {
     add(world, (time + 3_500 * MS).min(until), Fault::Loss { permille: 0 });
     let death = time + length + world.rng.between(5 * MS, 700 * MS);
     add(world, death.min(until), Fault::PowerLoss { nodes: vec![data], back: vec![3_000 * MS] });
+}
+
+/// Every voter process dies at once, so that one is elected anew; one dies again while it writes that down, comes back, and its
+/// node loses power: what it read back after its second start was not yet on the disk.
+fn relapse(world: &mut World, time: u64, until: u64, at: At) {
+    for other in 0..world.nodes_planned() {
+        add(world, time, Fault::KillVoter { at: other, back: 50 * MS });
+    }
+    let again = time + world.rng.between(800 * MS, 2_000 * MS);
+    add(world, again.min(until), Fault::KillVoter { at, back: 20 * MS });
+    let power = again + world.rng.between(30 * MS, 500 * MS);
+    add(world, power.min(until), Fault::PowerLoss { nodes: vec![at], back: vec![100 * MS] });
 }
 
 fn cut(world: &mut World, time: u64, length: u64, until: u64, pairs: Vec<(At, At)>) {

@@ -71,7 +71,7 @@ impl World {
         let Some(saved) = self.nodes[at].saved_ledger.take() else { return };
         self.lose_power(at);
         self.nodes[at].ledger = saved;
-        self.oracles.ledger.expect_rollback(at, self.nodes[at].voter_id);
+        self.oracles.ledger.expect_rollback(at);
         self.calm_until = self.now + back + FOUND_OUT;
         self.count("old voters placed");
         self.after(back, Event::Power { at });

@@ -30,7 +30,7 @@ impl Bug {
 }
 
 /// Every bug.
-pub const BUGS: [Bug; 17] = [
+pub const BUGS: [Bug; 18] = [
     Bug { name: "acknowledge-alone", scenario: "three", set: |set| set.mirror.acknowledge_alone = true },
     Bug { name: "cool-early", scenario: "extents", set: |set| set.mirror.cool_early = true },
     Bug { name: "skip-reconciliation", scenario: "three", set: |set| set.mirror.skip_reconciliation = true },
@@ -54,6 +54,7 @@ pub const BUGS: [Bug; 17] = [
     Bug { name: "trust-newcomer", scenario: "members", set: |set| set.mirror.trust_newcomer = true },
     Bug { name: "trust-memory", scenario: "voters", set: |set| set.engine.trust_memory = true },
     Bug { name: "hasty-start", scenario: "voters", set: |set| set.engine.hasty_start = true },
+    Bug { name: "trust-cache", scenario: "ledger", set: |set| set.trust_cache = true },
     Bug { name: "promote-unseen", scenario: "three", set: |set| set.coordinator.promote_unseen = true },
     Bug { name: "stale-read", scenario: "three", set: |set| set.coordinator.stale_read = true },
 ];

@@ -13,6 +13,8 @@ pub struct BugSet {
     pub coordinator: coordinator::Bugs,
     /// In the consensus engine's owner.
     pub engine: engine::Bugs,
+    /// In the voter process's store: what the process before left in the cache is taken for durable.
+    pub trust_cache: bool,
 }
 
 /// A kind of cluster and what is done to it.
@@ -38,6 +40,8 @@ pub struct Scenario {
     pub images: bool,
     /// Whether voters' logs are replaced by older copies of themselves (R8).
     pub voter_images: bool,
+    /// Whether nodes lose power soon after their voter process died and came back.
+    pub relapses: bool,
     /// Whether replicas are lost for good and new ones made in their place.
     pub replacements: bool,
     /// Whether a primary is struck while the removal of its secondary is under way.
@@ -56,12 +60,12 @@ pub struct Scenario {
 
 /// Every scenario by name.
 pub const SCENARIOS: [Scenario; 9] = [
-    Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, ..PAIR },
+    Scenario { name: "ledger", data: 2, witnesses: 1, volumes: false, relapses: true, ..PAIR },
     PAIR,
     Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
     Scenario { name: "strikes", strikes: true, large_permille: 0, ..PAIR },
     Scenario { name: "images", images: true, ..PAIR },
-    Scenario { name: "voters", voter_images: true, ..PAIR },
+    Scenario { name: "voters", voter_images: true, relapses: true, ..PAIR },
     Scenario { name: "members", data: 3, witnesses: 0, replacements: true, ..PAIR },
     Scenario { name: "extents", data: 3, witnesses: 0, large_permille: 1_000, ..PAIR },
     Scenario { name: "stalls", data: 3, witnesses: 0, stalls: true, ..PAIR },
@@ -78,6 +82,7 @@ const PAIR: Scenario = Scenario {
     total_loss: true,
     images: false,
     voter_images: false,
+    relapses: false,
     replacements: false,
     strikes: false,
     stalls: false,
@@ -88,6 +93,7 @@ const PAIR: Scenario = Scenario {
         mirror: NO_BUGS,
         coordinator: coordinator::Bugs { promote_unseen: false, stale_read: false },
         engine: engine::Bugs { trust_memory: false, hasty_start: false },
+        trust_cache: false,
     },
 };
 

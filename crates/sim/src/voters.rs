@@ -62,6 +62,12 @@ impl World {
         if !self.nodes[at].powered || self.nodes[at].voter.is_some() {
             return;
         }
+        if !self.scenario.bugs.trust_cache {
+            for area in &mut self.nodes[at].ledger {
+                let flush = area.flush();
+                area.flushed(&flush);
+            }
+        }
         let areas: Vec<bytes::Bytes> =
             self.nodes[at].ledger.iter().map(|area| area.read(0, LEDGER_AREA as usize)).collect();
         let recovered = match recover(&areas[0], &areas[1]) {
@@ -323,7 +329,6 @@ impl World {
                 }
             }
             EngineEvent::MustRejoin { why } => self.must_rejoin(at, &why),
-            EngineEvent::Expelled { voter } => self.oracles.ledger.expelled(at, voter),
             EngineEvent::OldImage { replica, presented, seen } => {
                 self.oracles.ledger.old_image(at, replica, presented, seen);
             }

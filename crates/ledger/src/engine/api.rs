@@ -138,16 +138,10 @@ pub enum Event {
         learners: Vec<VoterId>,
     },
     /// This voter has lost memory of what it confirmed, or its log is damaged: it is silent from now on and must
-    /// rejoin under a new id (R8).
+    /// rejoin under a new id (R8). Only it says so: to the others its last message may as well be a late one of an earlier start.
     MustRejoin {
         /// Why.
         why: String,
-    },
-    /// A peer came back with less than it had confirmed to us; it was told, and its messages are refused. The owner
-    /// proposes `NewVoter` and the member changes.
-    Expelled {
-        /// Which voter.
-        voter: VoterId,
     },
     /// A peer speaks for a newer epoch: this ledger is outdated and its node must rejoin (R9).
     NewerEpoch {

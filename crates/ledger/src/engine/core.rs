@@ -423,11 +423,8 @@ impl Engine {
         match self.peers.judge(from, &boot, self.ticks) {
             Verdict::Accept => {}
             Verdict::Late => return,
-            Verdict::Expelled { .. } if self.settings.bugs.trust_memory => {}
-            Verdict::Expelled { first } => {
-                if first {
-                    out.push(Output::Event(Event::Expelled { voter: from }));
-                }
+            Verdict::Expelled if self.settings.bugs.trust_memory => {}
+            Verdict::Expelled => {
                 self.refuse(from, Refusal::Expelled { incarnation: boot.incarnation }, out);
                 return;
             }

@@ -34,8 +34,8 @@ pub(super) enum Verdict {
     Accept,
     /// A message of an earlier start that came late.
     Late,
-    /// The peer holds less than it confirmed. `first` if this was not known before.
-    Expelled { first: bool },
+    /// The start holds less than the peer confirmed: it is told so.
+    Expelled,
 }
 
 /// Every peer's confirmations.
@@ -54,13 +54,15 @@ impl Peers {
     /// Judges a sender by what its disk held at its start.
     ///
     /// Within one term a voter's log only grows; a term that was durable stays; what is committed stays whatever
-    /// the term. A peer for which one of these does not hold has lost memory.
+    /// the term. A start for which one of these does not hold is refused. If it runs, it has lost memory, and says so to its owner
+    /// when it hears of the refusal. If it is over, which this voter cannot know of a start that it never heard of or forgot when it
+    /// started itself, only a late message was dropped: so nobody but the start itself is to be told.
     ///
     /// Starts are random numbers: a start that was never heard of is taken for the present one, although its message may only be
     /// late and come from before the one that is known. The latter then goes on speaking, and is believed after a while.
     pub fn judge(&mut self, from: VoterId, boot: &Attest, ticks: u64) -> Verdict {
         if self.expelled.get(&from) == Some(&boot.incarnation) {
-            return Verdict::Expelled { first: false };
+            return Verdict::Expelled;
         }
         let seen = self.seen.entry(from).or_default();
         if seen.incarnation == boot.incarnation {
@@ -83,7 +85,7 @@ impl Peers {
             past.retain(|start| *start != boot.incarnation);
         } else if less {
             self.expelled.insert(from, boot.incarnation);
-            return Verdict::Expelled { first: true };
+            return Verdict::Expelled;
         }
         if past.len() >= PAST_MAX {
             past.pop_front();
@@ -160,8 +162,8 @@ mod tests {
     fn a_voter_that_forgot_its_term_or_entries_is_expelled_for_good() {
         for less in [start(2, 2, 10), start(2, 3, 9), start(2, 4, 7)] {
             let mut peers = known();
-            assert_eq!(peers.judge(PEER, &less, 0), Verdict::Expelled { first: true }, "{less:?}");
-            assert_eq!(peers.judge(PEER, &less, 0), Verdict::Expelled { first: false }, "{less:?}");
+            assert_eq!(peers.judge(PEER, &less, 0), Verdict::Expelled, "{less:?}");
+            assert_eq!(peers.judge(PEER, &less, 0), Verdict::Expelled, "{less:?}");
         }
     }
 
@@ -176,6 +178,16 @@ mod tests {
         let mut peers = known();
         assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
         assert_eq!(peers.judge(PEER, &start(1, 2, 5), 0), Verdict::Late);
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_late_message_after_a_restart_of_the_judge_takes_nothing_from_the_present_start() {
+        let mut peers = known();
+        assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
+        // What is on disk names the last start alone: that start 1 came before it is forgotten.
+        let mut peers = Peers { seen: peers.seen, ..Peers::default() };
+        assert_eq!(peers.judge(PEER, &start(1, 2, 5), 0), Verdict::Expelled);
         assert_eq!(peers.judge(PEER, &start(2, 3, 10), 0), Verdict::Accept);
     }
 

@@ -36,7 +36,8 @@ enum Head {
     Segment { sequence: u64, superseded: bool },
 }
 
-/// Reads both areas, which must have the same length.
+/// Reads both areas, which must have the same length. What they hold must be durable, so that the owner flushes them before it
+/// reads: whoever is told of it relies on it.
 ///
 /// # Errors
 /// [`RecoverError`].

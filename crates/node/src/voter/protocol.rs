@@ -206,7 +206,7 @@ pub enum Notice {
         /// Why.
         why: String,
     },
-    /// Another voter came back with less than it had confirmed (R8).
+    /// Another voter came back with less than it had confirmed (R8). No longer sent: that voter says so itself.
     Expelled {
         /// Which voter.
         voter: VoterId,

@@ -2,7 +2,7 @@
 
 use super::{Verdict, verdict};
 use crate::world::At;
-use anshin_base::{LedgerIndex, ReplicaId, VoterId};
+use anshin_base::{LedgerIndex, ReplicaId};
 use anshin_ledger::Engine;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,7 @@ pub struct Ledger {
     states: BTreeMap<u64, u64>,
     applied: BTreeMap<At, u64>,
     confirmed: u64,
-    /// Voters whose logs the plan replaced by older copies (R8), and the nodes on which they still are.
-    rolled_back: BTreeSet<VoterId>,
+    /// Nodes where the plan replaced the voter's log by an older copy that is still there (R8).
     rolled_back_on: BTreeSet<At>,
 }
 verdict!(Ledger, "ledger");
@@ -56,8 +55,7 @@ impl Ledger {
     }
 
     /// The plan puts yesterday's copy in the place of this voter's log (R8).
-    pub fn expect_rollback(&mut self, at: At, voter: VoterId) {
-        self.rolled_back.insert(voter);
+    pub fn expect_rollback(&mut self, at: At) {
         self.rolled_back_on.insert(at);
     }
 
@@ -70,13 +68,6 @@ impl Ledger {
     pub fn must_rejoin(&mut self, at: At, why: &str) {
         if !self.rolled_back_on.contains(&at) {
             self.violate(&format!("voter {at} must rejoin although its log is whole: {why}"));
-        }
-    }
-
-    /// A voter was expelled by node `at`.
-    pub fn expelled(&mut self, at: At, voter: VoterId) {
-        if !self.rolled_back.contains(&voter) {
-            self.violate(&format!("{voter} was expelled by node {at} although its log is whole"));
         }
     }
 

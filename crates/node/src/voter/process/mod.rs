@@ -329,7 +329,6 @@ impl Voter {
                 return;
             }
             Event::MustRejoin { why } => Notice::MustRejoin { why },
-            Event::Expelled { voter } => Notice::Expelled { voter },
             Event::NewerEpoch { epoch } => Notice::NewerEpoch { epoch },
             Event::OldImage { replica, presented, seen } => Notice::OldImage { replica, presented, seen },
         };
