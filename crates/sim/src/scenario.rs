@@ -65,7 +65,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "three", data: 3, witnesses: 0, ..PAIR },
     Scenario { name: "strikes", strikes: true, large_permille: 0, ..PAIR },
     Scenario { name: "images", images: true, ..PAIR },
-    Scenario { name: "voters", voter_images: true, relapses: true, ..PAIR },
+    Scenario { name: "voters", voter_images: true, ..PAIR },
     Scenario { name: "members", data: 3, witnesses: 0, replacements: true, ..PAIR },
     Scenario { name: "extents", data: 3, witnesses: 0, large_permille: 1_000, ..PAIR },
     Scenario { name: "stalls", data: 3, witnesses: 0, stalls: true, ..PAIR },

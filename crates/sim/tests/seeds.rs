@@ -55,7 +55,13 @@ fn a_primary_that_answers_while_a_removal_is_in_doubt_is_found() {
 /// Each found something in its time; most histories have changed since, but they are cheap.
 #[test]
 fn the_seeds_that_once_were_red_are_green() {
-    let seeds = [("members", 41_718), ("extents", 76_639), ("images", 239_748), ("strikes", 1_000_324), ("extents", 386_656)];
+    let seeds = [
+        ("members", 41_718),
+        ("extents", 76_639),
+        ("images", 239_748),
+        ("strikes", 1_000_324),
+        ("extents", 386_656),
+    ];
     for (name, seed) in seeds {
         let report = run::seed(seed, Scenario::named(name).unwrap(), false);
         assert_eq!(report.violations, [""; 0], "anshin-sim run --scenario {name} --seed {seed}");

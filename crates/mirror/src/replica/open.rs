@@ -1,8 +1,11 @@
 //! Opening: superblocks, activity log, dirty records; then the new session is made durable before anything else.
+//!
+//! What a process that died had written may still be in a cache alone. It is flushed before it is read: the newest superblock says
+//! which of the two may be overwritten.
 
 use super::{Purpose, Replica, Role};
 use crate::activity::ActivityLog;
-use crate::api::Region;
+use crate::api::{Output, Region};
 use crate::bitmap::Bitmap;
 use crate::codec::Stamped;
 use crate::layout::{AL_OFFSET, AL_RECORDS, BLOCK, HOT_MIN, Layout, SLOTS};
@@ -15,6 +18,7 @@ const PAGES_AT_ONCE: u32 = 256;
 /// What is being read.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted {
+    Flushed,
     Superblocks,
     Log,
     Pages { slot: usize, first: u32, count: u32 },
@@ -52,11 +56,13 @@ pub(super) fn placeholder(layout: Layout, session: SessionId) -> Superblock {
 
 impl Replica {
     pub(super) fn open_start(&mut self) {
-        self.read(Purpose::Open(Wanted::Superblocks), Region::Meta, 0, 2 * BLOCK);
+        let token = self.token(Purpose::Open(Wanted::Flushed));
+        self.out.push(Output::DiskFlush { token, region: Region::Meta });
     }
 
     pub(super) fn opened(&mut self, wanted: Wanted, data: &[u8]) {
         match wanted {
+            Wanted::Flushed => self.read(Purpose::Open(Wanted::Superblocks), Region::Meta, 0, 2 * BLOCK),
             Wanted::Superblocks => self.opened_superblocks(data),
             Wanted::Log => self.opened_log(data),
             Wanted::Pages { slot, first, count } => {
