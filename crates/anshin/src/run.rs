@@ -42,6 +42,8 @@ pub enum Process {
     Restore,
     /// The continuous archive of a service's log; the job on standard input
     Archive,
+    /// Lets go of what keeps the log of a service that nobody archives any more; the job on standard input
+    ArchiveEnd,
     /// A built-in plugin
     Plugin {
         /// Its name
@@ -90,6 +92,7 @@ pub fn process(process: &Process) -> Result<(), Problem> {
         Process::Backup => processes::executor(anshin_node::backup::run_backup),
         Process::Restore => processes::executor(anshin_node::backup::run_restore),
         Process::Archive => processes::executor(anshin_node::backup::run_archive),
+        Process::ArchiveEnd => processes::executor(anshin_node::backup::run_archive_end),
         Process::Plugin { name } => processes::plugin(name),
         Process::Guard => processes::guard(),
         Process::Demo { dir, listen } => processes::demo(dir, *listen),

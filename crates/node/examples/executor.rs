@@ -1,7 +1,7 @@
 //! An executor with a vault in a directory of this machine, for tests and measurements without a site.
 //!
 //! ```text
-//! executor backup|restore|archive VAULT VAR [PLUGINS]      the job on standard input
+//! executor backup|restore|archive|archive-end VAULT VAR [PLUGINS]      the job on standard input
 //! executor plugin NAME
 //! executor volume NAME DIRECTORY RUN SIZE                  a volume of its own, without other replicas
 //! ```
@@ -10,10 +10,15 @@
 use anshin_base::{ByteSize, GroupId, Problem};
 use anshin_device::{Create, HOT_EXTENTS, Ledger, Options, Times};
 use anshin_node::{
-    backup::{Tools, plugin, run_archive, run_backup, run_restore, vault::LocalVault},
+    backup::{
+        Tools,
+        job::VaultAccess,
+        plugin, run_archive, run_archive_end, run_backup, run_restore,
+        vault::{LocalVault, OpenVault},
+    },
     paths::Paths,
 };
-use anshin_vault::DomainKeys;
+use anshin_vault::{DomainKeys, Session};
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
         ["backup", rest @ ..] => tools(rest).and_then(|tools| run_backup(&tools)),
         ["restore", rest @ ..] => tools(rest).and_then(|tools| run_restore(&tools)),
         ["archive", rest @ ..] => tools(rest).and_then(|tools| run_archive(&tools)),
+        ["archive-end", rest @ ..] => tools(rest).and_then(|tools| run_archive_end(&tools)),
         ["plugin", plugin::postgresql::NAME] => plugin::postgresql::run().map(|()| true),
         ["volume", name, directory, run, size] => volume(name, directory, run, size).map(|()| true),
         _ => Err(Problem::new("usage", "executor backup|restore|archive|plugin|volume …")),
@@ -42,6 +48,18 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A vault that may be away for a while.
+struct Vault {
+    directory: PathBuf,
+    keys: DomainKeys,
+}
+
+impl OpenVault for Vault {
+    fn open(&self, access: &VaultAccess) -> Result<Session, Problem> {
+        LocalVault::open(self.directory.clone(), self.keys.clone())?.open(access)
     }
 }
 
@@ -60,7 +78,7 @@ fn tools(words: &[&str]) -> Result<Tools, Problem> {
         key[0] ^= byte;
         key
     });
-    let vault = LocalVault::open(PathBuf::from(vault), DomainKeys::derive(key))?;
+    let vault = Vault { directory: PathBuf::from(vault), keys: DomainKeys::derive(key) };
     let paths = Paths { var: PathBuf::from(var), ..Paths::default() };
     Ok(Tools { paths, vaults: Arc::new(vault), plugins: places })
 }

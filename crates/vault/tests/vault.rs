@@ -4,7 +4,9 @@
 mod common;
 
 use anshin_vault::store::fault::FaultStore;
-use anshin_vault::{Keeper, Kind, Reading, Rights, Session, Sink, Source, Vault, VaultError, VerifyOptions};
+use anshin_vault::{
+    Keeper, Kind, Options, Reading, Rights, Session, Sink, Source, Vault, VaultError, VerifyOptions,
+};
 use common::*;
 use std::sync::Arc;
 
@@ -205,7 +207,7 @@ fn many_small_backups_leave_few_index_segments() {
 #[test]
 fn forgotten_snapshots_are_kept_until_their_time_is_over_and_can_be_taken_back() {
     let (store, clock) = (FaultStore::new(), TestClock::default());
-    let options = anshin_vault::Options { forget_delay: 100, grace: 50, ..options(&clock) };
+    let options = Options { forget_delay: 100, grace: 50, ..options(&clock) };
     let vault = Vault::create(Arc::new(store.clone()), options).unwrap();
     let (one, two) = (files(&mut Numbers(6), 100), files(&mut Numbers(7), 100));
     let domain = keys(1).domain();
@@ -448,4 +450,52 @@ fn a_vault_is_made_once() {
         Vault::open(Arc::new(FaultStore::new()), options(&clock)),
         Err(VaultError::NotFound(_))
     ));
+}
+
+#[test]
+fn snapshots_are_listed_without_reading_them_again_but_verified_as_they_are() {
+    let (store, clock) = (FaultStore::new(), TestClock::default());
+    let vault = create(Arc::new(store.clone()), &clock);
+    let writer = session(&vault, &keys(1), "alpha");
+    let made: Vec<_> = (0..20).map(|n| backup(&writer, &files(&mut Numbers(n), 2)).unwrap()).collect();
+    let listed = || vault.snapshots().unwrap().len();
+    assert_eq!(listed(), 20);
+    let before = store.operations();
+    assert_eq!(listed(), 20);
+    assert!(store.operations() - before <= 5, "{} operations for 20 snapshots", store.operations() - before);
+    // What another keeper does is seen.
+    let other = Vault::open(Arc::new(store.restarted()), options(&clock)).unwrap();
+    other.forget(keys(1).domain(), made[3].record.id).unwrap();
+    let forgotten = |at: usize| {
+        let all = vault.snapshots().unwrap();
+        all.iter().find(|(_, found)| found.record.id == made[at].record.id).unwrap().1.forgotten
+    };
+    assert!(forgotten(3).is_some() && forgotten(4).is_none());
+    other.remember(keys(1).domain(), made[3].record.id).unwrap();
+    assert!(forgotten(3).is_none());
+    // Rot is none of the list's business.
+    let name = store.names().into_iter().find(|name| name.starts_with("snapshots/")).unwrap();
+    let mut rotten = store.peek(&name).unwrap().to_vec();
+    rotten[20] ^= 1;
+    store.tamper(&name, Some(rotten.into()));
+    assert_eq!(listed(), 20);
+    assert!(!vault.verify(&VerifyOptions::default()).unwrap().findings.is_empty());
+    store.tamper(&name, None);
+    assert_eq!(listed(), 19);
+}
+
+#[test]
+fn what_is_forgotten_for_good_goes_with_the_next_collection() {
+    let (store, clock) = (FaultStore::new(), TestClock::default());
+    let forget_delay = 7 * 86_400;
+    clock.advance(30 * 86_400);
+    let vault = Vault::create(Arc::new(store), Options { forget_delay, ..options(&clock) }).unwrap();
+    let writer = session(&vault, &keys(1), "alpha");
+    let made: Vec<_> = (0..3).map(|n| backup(&writer, &files(&mut Numbers(n), 2)).unwrap()).collect();
+    vault.forget(keys(1).domain(), made[0].record.id).unwrap();
+    vault.forget_for_good(keys(1).domain(), made[1].record.id).unwrap();
+    vault.gc().unwrap();
+    let left: Vec<_> = vault.snapshots().unwrap().into_iter().map(|(_, found)| found.record.id).collect();
+    let there = |at: usize| left.contains(&made[at].record.id);
+    assert_eq!([there(0), there(1), there(2)], [true, false, true]);
 }

@@ -15,7 +15,7 @@ mod sqlite;
 
 pub use paths::{PathChange, PathEntry, PathKind, Pattern};
 pub use rows::{
-    Ended, Fact, Filter, FindQuery, Found, Hit, LOG_RUN, Label, PassedRow, Rebuild, RunRow, SnapshotRow,
+    Ended, Fact, Filter, FindQuery, Found, Hit, Label, LogLabel, PassedRow, Rebuild, RunRow, SnapshotRow,
     VaultSnapshot, Version,
 };
 #[cfg(feature = "sqlite")]

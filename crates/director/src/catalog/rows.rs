@@ -11,8 +11,44 @@ use anshin_base::Problem;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// How a snapshot in a vault that is a piece of a target's log names its run: `log:service/db`. It belongs to no run.
-pub const LOG_RUN: &str = "log:";
+/// How a snapshot in a vault that has pieces of a target's log names its run, for it belongs to none: `log:service/db#9c1f04ab77e0d1f2.17`
+/// is the 17th of a roll. Each snapshot of a roll holds all that the ones before it hold, so that only the last is needed.
+/// `log:service/db` is one by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLabel {
+    /// Whose log it is.
+    pub target: TargetKey,
+    /// Its roll, and its number in it.
+    pub roll: Option<(String, u64)>,
+}
+
+impl fmt::Display for LogLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log:{}", self.target)?;
+        self.roll.iter().try_for_each(|(roll, number)| write!(f, "#{roll}.{number}"))
+    }
+}
+
+impl FromStr for LogLabel {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let read = || {
+            let named = text.strip_prefix("log:")?;
+            let (target, roll) = match named.rsplit_once('#') {
+                None => (named, None),
+                Some((target, roll)) => {
+                    let (roll, number) = roll.split_once('.')?;
+                    let hex = !roll.is_empty() && roll.bytes().all(|b| b.is_ascii_hexdigit());
+                    let digits = number.bytes().all(|b| b.is_ascii_digit());
+                    (target, Some((hex.then_some(roll)?.to_owned(), digits.then_some(number)?.parse().ok()?)))
+                }
+            };
+            (!target.is_empty()).then(|| Self { target: target.into(), roll })
+        };
+        read().ok_or_else(|| Problem::new("log-label", format!("{text:?} names no log")))
+    }
+}
 
 /// How a snapshot in a vault names its run: `run-17/2:service/db` is attempt 2 of run 17 of the target `service/db`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

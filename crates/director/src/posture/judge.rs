@@ -20,6 +20,8 @@ pub struct Settings {
     pub damaged: BTreeMap<SnapshotId, String>,
     /// Snapshots that look unlike those before them ([`super::doubts`]), and how.
     pub doubts: BTreeMap<SnapshotId, String>,
+    /// Targets whose continuous log is not in the vault, and why.
+    pub logs: BTreeMap<TargetKey, String>,
 }
 
 /// Reasons as they are found.
@@ -159,6 +161,9 @@ fn judge(
         }
     }
     judge_vault(&mut reasons, settings, plan);
+    if let Some(why) = settings.logs.get(&job.key) {
+        reasons.add(Colour::Amber, why.clone());
+    }
     let drill = records.drills.get(&job.key).cloned();
     judge_drill(&mut reasons, drill.as_ref(), plan, now.since(since), now);
     if !plan.enabled {

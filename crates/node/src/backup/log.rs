@@ -2,32 +2,28 @@
 //! small snapshots of the same target.
 //!
 //! The spool lies beside the service's data, on its volume: what is in it survives the node, and the node that takes the
-//! service over goes on with it. A piece leaves the spool only after the snapshot that has it is sealed.
+//! service over goes on with it. A piece leaves the spool only after the snapshot that has it is sealed, and not at once: the
+//! snapshots of a *roll* each hold what those before them hold, so that the vault needs to keep only the last of them. What is
+//! in the vault leaves the spool when the roll ends: after an hour, or when it has become large.
 
+mod spool;
+
+use self::spool::{Mover, clear, waiting};
 use super::{
     Tools,
-    about::{About, Form, PluginAbout},
     job::{PluginSubject, VaultAccess},
-    now_nanoseconds,
     plugin::{
         host::{Plugin, Whom},
-        protocol::{Operation, Say},
+        protocol::{Answer, Operation, Say},
     },
     process::Voice,
     stop::Stop,
 };
 use anshin_base::Problem;
-use anshin_capture::{
-    IssueKind, Monitor,
-    backup::{BackupOptions, BackupRoot, backup},
-};
-use anshin_director::{PlanName, Span, TargetKey, catalog::LOG_RUN};
-use anshin_vault::{SnapshotDraft, SnapshotId};
+use anshin_director::{PlanName, Span, TargetKey};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -61,6 +57,17 @@ pub struct ArchiveJob {
     pub every: Span,
 }
 
+/// A service whose log nobody archives any more. One line on standard input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveEndJob {
+    /// The service.
+    pub service: String,
+    /// The plugin that knows its program.
+    pub plugin: PluginSubject,
+    /// Where the log waited for a vault.
+    pub spool: PathBuf,
+}
+
 fn minute() -> Span {
     Span::minutes(1)
 }
@@ -69,13 +76,13 @@ fn minute() -> Span {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "archive", rename_all = "kebab-case")]
 pub enum ArchiveState {
-    /// Everything that was in the spool then is in the vault.
+    /// Everything that is in the spool is in the vault.
     Moved {
         /// The newest snapshot; None: there was nothing new.
         snapshot: Option<String>,
         /// Pieces that left the spool.
         pieces: u64,
-        /// Bytes of the log that are still in the spool.
+        /// Bytes of the log that are in the spool, in the vault or not.
         waiting_bytes: u64,
     },
     /// It could not be moved; the spool grows until it can.
@@ -92,6 +99,31 @@ pub enum ArchiveState {
 /// # Errors
 /// Why the plugin ended by itself.
 pub fn archive(job: &ArchiveJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice) -> Result<(), Problem> {
+    let result = archive_until_told(job, tools, stop, voice);
+    if let Err(problem) = &result {
+        voice.say(&ArchiveState::Waiting { problem: problem.clone(), waiting_bytes: waiting(&job.spool) });
+    }
+    result
+}
+
+/// Nothing archives the log of this service any more: what keeps it is let go, and what waits is given up.
+///
+/// # Errors
+/// What the plugin says; then everything is as it was.
+pub fn end_archive(job: &ArchiveEndJob, tools: &Tools, stop: &Arc<Stop>) -> Result<(), Problem> {
+    let whom = Whom { service: job.service.clone(), facts: job.plugin.facts.clone() };
+    let operation = Operation::ArchiveEnd { spool: job.spool.clone() };
+    let mut plugin = Plugin::start(&tools.plugins, &job.plugin.plugin, &whom, operation, stop)?;
+    serve(&mut plugin)?;
+    clear(&job.spool)
+}
+
+fn archive_until_told(
+    job: &ArchiveJob,
+    tools: &Tools,
+    stop: &Arc<Stop>,
+    voice: &Voice,
+) -> Result<(), Problem> {
     fs::create_dir_all(&job.spool).map_err(|error| {
         Problem::new("archive-spool", format!("cannot make {}: {error}", job.spool.display()))
     })?;
@@ -101,15 +133,21 @@ pub fn archive(job: &ArchiveJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice)
         let message = format!("{} is a link to somewhere else", job.spool.display());
         return Err(Problem::new("archive-spool", message).hint("remove the link"));
     }
+    let mut mover = Mover::new(job, tools)?;
+    make_room(&mut mover, stop, voice)?;
+    let at_start = mover.pieces()?;
     let whom = Whom { service: job.service.clone(), facts: job.plugin.facts.clone() };
     let operation = Operation::Archive { spool: job.spool.clone() };
     let mut plugin = Plugin::start(&tools.plugins, &job.plugin.plugin, &whom, operation, stop)?;
+    begin(&mut plugin, &mut mover)?;
     let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let result = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut mover = Mover { job, tools, partial: None };
             while !stop.sleep(Duration::from_secs(job.every.0.max(1))) && !ended.load(Ordering::Relaxed) {
-                mover.turn(voice);
+                if !mover.turn(voice) && mover.crowded() {
+                    // The next start gives it up, unless the vault is back by then.
+                    stop.ask(mover.no_room());
+                }
             }
         });
         let result = serve(&mut plugin);
@@ -123,112 +161,85 @@ pub fn archive(job: &ArchiveJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice)
                 Err(problem)
             }
         }
-    })?;
-    Mover { job, tools, partial: None }.turn(voice);
+    });
+    if result.is_ok() {
+        mover.turn(voice);
+    } else if mover.pieces()? != at_start
+        && let Err(problem) = mover.move_spool()
+    {
+        tracing::warn!(%problem, "the log waits in its spool");
+    }
+    result
+}
+
+/// A log that cannot be moved must not fill the volume: the service would stop. What waits is given up then, and the archive
+/// begins anew, with a gap, once the vault can be reached.
+fn make_room(mover: &mut Mover<'_>, stop: &Arc<Stop>, voice: &Voice) -> Result<(), Problem> {
+    let every = Duration::from_secs(mover.job.every.0.max(1));
+    while mover.is_large() {
+        if mover.turn(voice) {
+            return Ok(());
+        }
+        if mover.crowded() {
+            break;
+        }
+        if stop.sleep(every) {
+            return stop.check();
+        }
+    }
+    if !mover.crowded() {
+        return Ok(());
+    }
+    let problem = mover.no_room();
+    tracing::error!(service = mover.job.service, %problem, "the log is given up");
+    let ArchiveJob { service, plugin, spool, .. } = mover.job.clone();
+    if let Err(problem) = end_archive(&ArchiveEndJob { service, plugin, spool }, mover.tools, stop) {
+        // The program may be down because the volume is full.
+        tracing::warn!(%problem, "the program could not be told that its log is given up");
+        clear(&mover.job.spool)?;
+    }
+    mover.begin_anew()?;
+    while let Err(away) = mover.tools.vaults.open(&mover.job.vault) {
+        let problem = Problem::new("archive-room", format!("{problem}; it waits for the vault: {away}"));
+        voice.say(&ArchiveState::Waiting { problem, waiting_bytes: waiting(&mover.job.spool) });
+        if stop.sleep(every) {
+            return stop.check();
+        }
+    }
     Ok(())
+}
+
+/// What the plugin says before it is ready.
+fn begin(plugin: &mut Plugin, mover: &mut Mover<'_>) -> Result<(), Problem> {
+    while let Some(say) = plugin.next_word()? {
+        match say {
+            Say::Ready => {
+                tracing::info!("the log is being archived");
+                return Ok(());
+            }
+            Say::Warning { text } => tracing::warn!("{text}"),
+            Say::Stale { reason } => {
+                tracing::warn!(reason, "the log does not go on where the spool ends");
+                match mover.move_all() {
+                    Ok(()) => plugin.answer(&Answer::Moved)?,
+                    Err(problem) => {
+                        plugin.answer(&Answer::Refused { reason: problem.to_string() })?;
+                        return Err(problem);
+                    }
+                }
+            }
+            other => return plugin.unexpected(&other),
+        }
+    }
+    Err(Problem::new("plugin", "the archive ended by itself"))
 }
 
 fn serve(plugin: &mut Plugin) -> Result<(), Problem> {
     while let Some(say) = plugin.next_word()? {
         match say {
-            Say::Ready => tracing::info!("the log is being archived"),
             Say::Warning { text } => tracing::warn!("{text}"),
             other => return plugin.unexpected(&other),
         }
     }
     Ok(())
-}
-
-struct Mover<'j> {
-    job: &'j ArchiveJob,
-    tools: &'j Tools,
-    /// The unfinished piece that the newest snapshot has, by name and time of change.
-    partial: Option<BTreeMap<String, (i64, i64)>>,
-}
-
-impl Mover<'_> {
-    fn turn(&mut self, voice: &Voice) {
-        let state = match self.move_spool() {
-            Ok(state) => state,
-            Err(problem) => {
-                tracing::warn!(%problem, "the log waits in its spool");
-                ArchiveState::Waiting { problem, waiting_bytes: waiting(&self.job.spool) }
-            }
-        };
-        voice.say(&state);
-    }
-
-    fn move_spool(&mut self) -> Result<ArchiveState, Problem> {
-        let spool = &self.job.spool;
-        let failed =
-            |error: std::io::Error| Problem::new("archive-spool", format!("{}: {error}", spool.display()));
-        let mut complete = Vec::new();
-        let mut partial = BTreeMap::new();
-        for entry in fs::read_dir(spool).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let Ok(found) = entry.metadata() else { continue };
-            if found.is_file() && name.ends_with(PARTIAL) {
-                partial.insert(name, (found.mtime(), found.mtime_nsec()));
-            } else if found.is_file() && !name.starts_with('.') {
-                complete.push(name);
-            }
-        }
-        // The newest complete piece stays: programs go on from it when they are started again.
-        complete.sort();
-        complete.pop();
-        if complete.is_empty() && self.partial.as_ref() == Some(&partial) {
-            return Ok(ArchiveState::Moved { snapshot: None, pieces: 0, waiting_bytes: waiting(spool) });
-        }
-        let snapshot = self.seal()?;
-        let mut pieces = 0;
-        for name in complete {
-            fs::remove_file(spool.join(name)).map_err(failed)?;
-            pieces += 1;
-        }
-        self.partial = Some(partial);
-        Ok(ArchiveState::Moved { snapshot: Some(snapshot), pieces, waiting_bytes: waiting(spool) })
-    }
-
-    /// One snapshot of the spool as it is.
-    fn seal(&self) -> Result<String, Problem> {
-        let job = self.job;
-        let session = self.tools.vaults.open(&job.vault)?;
-        let options = BackupOptions::new(Arc::new(session.chunker()));
-        let time = now_nanoseconds();
-        let root = BackupRoot { source: job.spool.clone(), path: Path::new("/").join(PLACE) };
-        let done = backup(&session, &[root], &options, &Monitor::new())?;
-        // A piece may be finished, and so renamed, while the others are read: the next snapshot has it.
-        let mut issues = done.report.issues.first.iter();
-        let lost = |kind| matches!(kind, IssueKind::Unreadable | IssueKind::Changed);
-        if let Some(issue) =
-            issues.find(|issue| lost(issue.kind) && !issue.path.ends_with(PARTIAL.as_bytes()))
-        {
-            return Err(Problem::new("archive-spool", issue.to_string()));
-        }
-        let mut about = About::new(job.target.clone(), Form::Log);
-        about.base = PLACE.into();
-        about.plugin =
-            Some(PluginAbout { plugin: job.plugin.plugin.clone(), about: serde_json::Value::Null });
-        let sealed = session.seal(SnapshotDraft {
-            id: SnapshotId::generate()?,
-            plan: job.plan.to_string(),
-            run: format!("{LOG_RUN}{}", job.target),
-            time,
-            root: done.root,
-            entries: done.report.files,
-            bytes: done.report.bytes,
-            meta: about.encode(),
-        })?;
-        Ok(sealed.record.id.to_string())
-    }
-}
-
-fn waiting(spool: &Path) -> u64 {
-    let entries = fs::read_dir(spool).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.metadata().ok())
-        .filter(fs::Metadata::is_file)
-        .map(|found| found.len())
-        .sum()
 }

@@ -4,7 +4,7 @@
 use super::{
     Tools, backup,
     job::BackupJob,
-    log::{ArchiveJob, archive},
+    log::{ArchiveEndJob, ArchiveJob, archive, end_archive},
     restore,
     restore_job::{RestoreJob, RestoreState},
     stop::Stop,
@@ -78,6 +78,16 @@ pub fn run_archive(tools: &Tools) -> Result<bool, Problem> {
     let stop = begin(None)?;
     let voice = Voice::new(std::io::stdout());
     archive(&job, tools, &stop, &voice).map(|()| true)
+}
+
+/// `anshin run archive-end`.
+///
+/// # Errors
+/// As [`run_backup`].
+pub fn run_archive_end(tools: &Tools) -> Result<bool, Problem> {
+    let job: ArchiveEndJob = job()?;
+    let stop = begin(None)?;
+    end_archive(&job, tools, &stop).map(|()| true)
 }
 
 fn job<T: DeserializeOwned>() -> Result<T, Problem> {

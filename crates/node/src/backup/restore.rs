@@ -20,8 +20,10 @@ use anshin_capture::{
     image::restore_image,
     restore::{self as capture, RestoreOptions, RestoreReport, Selection},
 };
+use anshin_director::catalog::LogLabel;
 use anshin_vault::{ChunkId, Session, Snapshot, SnapshotId};
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -313,6 +315,7 @@ impl Restorer<'_> {
                 pieces.push(piece);
             }
         }
+        last_of_rolls(&mut pieces);
         if pieces.is_empty() {
             return Ok(None);
         }
@@ -426,4 +429,15 @@ fn conflict(conflict: Conflict) -> capture::Conflict {
 /// For names that must not be taken.
 fn stamp() -> String {
     jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
+}
+
+/// The snapshots of a roll each hold what the ones before them hold.
+fn last_of_rolls(pieces: &mut Vec<Snapshot>) {
+    let roll = |piece: &Snapshot| piece.record.run.parse::<LogLabel>().ok()?.roll;
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    for (name, number) in pieces.iter().filter_map(roll) {
+        let known = last.entry(name).or_insert(number);
+        *known = number.max(*known);
+    }
+    pieces.retain(|piece| roll(piece).is_none_or(|(name, number)| last.get(&name) == Some(&number)));
 }

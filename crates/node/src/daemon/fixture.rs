@@ -80,6 +80,7 @@ fn report(id: u32) -> NodeReport {
         rejoining: None,
         attempts: Vec::new(),
         vaults: Vec::new(),
+        archives: Vec::new(),
         #[cfg(feature = "next")]
         said_by_next: None,
     }

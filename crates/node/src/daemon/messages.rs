@@ -5,7 +5,7 @@
 //! unknown fields are ignored and optional ones may be missing, so that two builds can differ in them during an upgrade.
 
 use super::{
-    director::{AttemptReport, DirectorMessage, VaultReport},
+    director::{ArchiveReport, AttemptReport, DirectorMessage, VaultReport},
     passage::Passage,
 };
 use crate::voter::Peer;
@@ -165,6 +165,9 @@ pub struct NodeReport {
     /// The vaults that it serves.
     #[serde(default)]
     pub vaults: Vec<VaultReport>,
+    /// The archives of logs that it runs.
+    #[serde(default)]
+    pub archives: Vec<ArchiveReport>,
     /// What only the next build says: other builds must neither need nor mind it.
     #[cfg(feature = "next")]
     #[serde(default)]
@@ -321,6 +324,7 @@ mod tests {
             rejoining: None,
             attempts: Vec::new(),
             vaults: Vec::new(),
+            archives: Vec::new(),
             #[cfg(feature = "next")]
             said_by_next: None,
         }

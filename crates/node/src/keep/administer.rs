@@ -24,6 +24,9 @@ pub enum Task {
     Forget {
         /// Which, by their ids of 32 digits.
         snapshots: Vec<String>,
+        /// They cannot be taken back once garbage was collected: another snapshot holds all that they hold.
+        #[serde(default)]
+        for_good: bool,
     },
     /// Take forgotten snapshots back. Answered by [`Answer::Done`].
     Remember {
@@ -235,10 +238,13 @@ fn attempt(vault: &Vault, task: &Task) -> Result<Answer, Problem> {
                 all.iter().map(|(domain, snapshot)| ClearSnapshot::of(*domain, snapshot)).collect();
             Answer::Snapshots { snapshots }
         }
-        Task::Forget { snapshots } => {
+        Task::Forget { snapshots, for_good } => {
             let (found, mut left) = named(vault, snapshots)?;
             for (domain, snapshot) in found {
-                gone_is_fine(vault.forget(domain, snapshot))?;
+                gone_is_fine(match for_good {
+                    true => vault.forget_for_good(domain, snapshot),
+                    false => vault.forget(domain, snapshot),
+                })?;
             }
             // One that cannot be read is in no list and can be given up all the same.
             if !left.is_empty() {

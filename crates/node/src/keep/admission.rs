@@ -2,8 +2,8 @@
 
 use super::{link::Admission, members::LedgerView};
 use anshin_director::{
-    PlanName,
-    catalog::{LOG_RUN, Label},
+    PlanName, TargetKey,
+    catalog::{Label, LogLabel},
     record::Refused,
 };
 use anshin_link::Party;
@@ -73,7 +73,7 @@ impl Admission for RunAdmission {
 
 impl RunAdmission {
     /// The continuous archive of a service's log belongs to no run; it is let in as long as its plan is there.
-    fn judge_log(&self, target: &str, plan: &str) -> Result<(), String> {
+    fn judge_log(&self, target: &TargetKey, plan: &str) -> Result<(), String> {
         let state = self.ledger.state().ok_or("the site's ledger has not been read yet; try again")?;
         match state.director.records().plans.contains_key(&PlanName(plan.to_owned())) {
             true => Ok(()),
@@ -85,8 +85,8 @@ impl RunAdmission {
         if run.is_empty() {
             return Ok(());
         }
-        if let Some(target) = run.strip_prefix(LOG_RUN) {
-            return self.judge_log(target, plan);
+        if let Ok(log) = run.parse::<LogLabel>() {
+            return self.judge_log(&log.target, plan);
         }
         let label = run.parse::<Label>().map_err(|_| format!("{run:?} names no run"))?;
         let until = Instant::now() + self.patience;

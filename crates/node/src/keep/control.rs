@@ -26,6 +26,8 @@ const ANSWER_LENGTH_MAX: u64 = 256 << 20;
 const AT_ONCE: usize = 8;
 /// For a question to be asked.
 const QUESTION_LIMIT: Duration = Duration::from_secs(5);
+/// For what only lists or marks to be answered.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// Listens at `path`, for root alone, and answers until dropped.
 ///
@@ -101,6 +103,13 @@ pub fn ask(path: &Path, task: &Task) -> Result<Option<Answer>, Problem> {
         }
         Err(error) => return Err(failed(error)),
     };
+    let limit = match task {
+        Task::Status | Task::Snapshots | Task::Forget { .. } | Task::Remember { .. } => Some(ANSWER_LIMIT),
+        // They take as long as the vault is large.
+        Task::Verify | Task::Gc => None,
+    };
+    stream.set_write_timeout(Some(QUESTION_LIMIT)).map_err(failed)?;
+    stream.set_read_timeout(limit).map_err(failed)?;
     let mut question = serde_json::to_vec(task).map_err(|error| failed(error.into()))?;
     question.push(b'\n');
     stream.write_all(&question).map_err(failed)?;

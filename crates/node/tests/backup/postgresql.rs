@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, Running, Scratch, Volume, access, back_up, devices, job, must, restore};
 use anshin_director::{PlanName, Span, plan::Source, run::AttemptState};
 use anshin_node::backup::{
-    ArchiveJob, ArchiveState,
+    ArchiveEndJob, ArchiveJob, ArchiveState,
     job::{PluginSubject, Subject, VolumeSubject},
     restore_job::{Conflict, Destination, Part, RestoreJob, ServiceRestore},
 };
@@ -373,4 +373,117 @@ fn a_server_whose_log_is_not_enough_is_refused_with_what_to_do() {
         "{gone:?}"
     );
     assert!(Path::new(&scratch.0).exists());
+}
+
+/// The next word of an archive.
+fn word(archive: &mut Running) -> ArchiveState {
+    serde_json::from_str(&archive.line().expect("the archive goes on")).unwrap()
+}
+
+#[test]
+fn an_archive_that_lost_its_log_begins_anew_and_a_restore_tells_of_the_gap() {
+    let Some(programs) = programs() else {
+        println!("SKIPPED: PostgreSQL is not installed");
+        return;
+    };
+    let scratch = Scratch::new("postgresql-gap");
+    let settings = "max_wal_size = '64MB'\nmin_wal_size = '32MB'";
+    let server = Server::make(programs, scratch.path("pg"), scratch.directory("socket"), settings);
+    server.sql("CREATE TABLE items (id bigserial PRIMARY KEY, writer int, word text)");
+    let spool = scratch.directory("volume").join("spool");
+    let job_of_archive = archive_job(&server, spool.clone());
+    let archive = Archive::start(&scratch, &job_of_archive);
+    let base = back_up(&scratch, &job(source(), subject(&server, None)));
+    server.sql("INSERT INTO items (writer, word) VALUES (1, 'archived')");
+    archive.catch_up();
+    archive.end();
+
+    let keeps = |size: &str| {
+        server.sql(&format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{size}'"));
+        server.sql("SELECT pg_reload_conf()");
+    };
+    keeps("1MB");
+    let slot = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'anshin_db'";
+    let end = Instant::now() + PATIENCE;
+    while server.sql(slot) != "lost" {
+        assert!(Instant::now() < end, "the server keeps the log: {}", server.sql(slot));
+        server.sql(
+            "INSERT INTO items (writer, word) SELECT 2, repeat('x', 500) FROM generate_series(1, 20000)",
+        );
+        server.sql("SELECT pg_switch_wal()");
+        server.sql("CHECKPOINT");
+    }
+    keeps("-1");
+    let archive = Archive::start(&scratch, &job_of_archive);
+    archive.catch_up();
+    assert_eq!(server.sql(slot), "reserved", "{}", scratch.log());
+    server.sql("INSERT INTO items (writer, word) VALUES (3, 'later')");
+    server.sql("SELECT pg_switch_wal()");
+    archive.catch_up();
+    archive.end();
+
+    let to = Destination::Directory { path: scratch.path("back") };
+    let done = restore(&scratch, &restore_job(&server, &base.snapshot.to_string(), to, None, true)).unwrap();
+    assert!(done.warnings.iter().any(|warning| warning.contains("has a gap")), "{done:?}");
+
+    // No plan backs it up any more.
+    let end = ArchiveEndJob { service: "db".into(), plugin: server.plugin(), spool: spool.clone() };
+    Running::start(&scratch, "archive-end", &end).last_line();
+    assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "0", "{}", scratch.log());
+    assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
+}
+
+#[test]
+fn a_log_that_waits_for_its_vault_does_not_fill_the_volume() {
+    let Some(programs) = programs() else {
+        println!("SKIPPED: PostgreSQL is not installed");
+        return;
+    };
+    if !devices("postgresql::a_log_that_waits_for_its_vault_does_not_fill_the_volume") {
+        return;
+    }
+    let scratch = Scratch::new("postgresql-room");
+    let volume = Volume::mounted(&scratch, "data", "448M", &["mkfs.ext4", "-q", "-F"]);
+    let settings = "max_wal_size = '64MB'\nmin_wal_size = '32MB'";
+    let server = Server::make(programs, volume.mount.join("pg"), scratch.directory("socket"), settings);
+    server.sql("CREATE TABLE items (id bigserial PRIMARY KEY, writer int, word text)");
+    let spool = volume.mount.join("spool");
+    let job_of_archive = archive_job(&server, spool.clone());
+    let mut archive = Running::start(&scratch, "archive", &job_of_archive);
+    assert!(matches!(word(&mut archive), ArchiveState::Moved { .. }));
+
+    fs::rename(scratch.path("vault"), scratch.path("vault-away")).unwrap();
+    fs::write(scratch.path("vault"), "in the way of a new one").unwrap();
+    let end = Instant::now() + PATIENCE;
+    let crowded = loop {
+        assert!(Instant::now() < end, "{}", scratch.log());
+        server.sql("CREATE TABLE filler AS SELECT repeat('x', 500) FROM generate_series(1, 20000)");
+        server.sql("DROP TABLE filler");
+        match archive.line().map(|line| serde_json::from_str(&line).unwrap()) {
+            Some(ArchiveState::Waiting { waiting_bytes, .. }) => assert!(waiting_bytes < 300 << 20),
+            Some(ArchiveState::Moved { .. }) => {}
+            None => break archive,
+        }
+    };
+    drop(crowded);
+    assert!(fs::read_dir(&spool).unwrap().count() > 2, "it ended because the log is large");
+
+    // The node's daemon starts it again: it gives the log up and waits for the vault.
+    let mut archive = Running::start(&scratch, "archive", &job_of_archive);
+    loop {
+        match word(&mut archive) {
+            ArchiveState::Waiting { problem, waiting_bytes: 0 } => {
+                assert!(problem.message.contains("it waits for the vault"), "{problem}");
+                break;
+            }
+            ArchiveState::Waiting { .. } => {}
+            moved @ ArchiveState::Moved { .. } => panic!("{moved:?}"),
+        }
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "0", "{}", scratch.log());
+
+    fs::remove_file(scratch.path("vault")).unwrap();
+    fs::rename(scratch.path("vault-away"), scratch.path("vault")).unwrap();
+    while !matches!(word(&mut archive), ArchiveState::Moved { snapshot: Some(_), .. }) {}
+    assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "1");
 }

@@ -2,6 +2,7 @@
 
 use super::damage::Recorded;
 use super::rounds::{self, Round, Verdict};
+use super::snapshots::Known;
 use super::upload::Uploader;
 use super::writer::Writer;
 use crate::index::merge;
@@ -70,6 +71,8 @@ pub(crate) struct Domain {
     pub damaged_segments: Mutex<Vec<SegmentName>>,
     /// What is on record as damaged.
     recorded: Mutex<Recorded>,
+    /// Snapshots that were read once.
+    pub known: Mutex<Known>,
     /// Packs whose header or table cannot be read, and why.
     pub unreadable: Mutex<HashMap<PackName, VaultError>>,
 }
@@ -87,6 +90,7 @@ impl Domain {
             obsolete: Mutex::default(),
             damaged_segments: Mutex::default(),
             recorded: Mutex::default(),
+            known: Mutex::default(),
             unreadable: Mutex::default(),
         });
         domain.refresh()?;

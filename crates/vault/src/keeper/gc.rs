@@ -125,7 +125,9 @@ impl Domain {
         let all = self.snapshots()?;
         let good = all.good.iter().map(|snapshot| (snapshot.record.id, snapshot.forgotten));
         for (id, forgotten) in good.chain(all.bad.iter().map(|(id, _, forgotten)| (*id, *forgotten))) {
-            if forgotten.is_some_and(|time| now >= time.saturating_add(delay)) {
+            // What another one holds too stays while one cannot be read: it may be that one.
+            let spared = forgotten == Some(0) && !all.bad.is_empty();
+            if !spared && forgotten.is_some_and(|time| now >= time.saturating_add(delay)) {
                 // The snapshot before its mark: a mark alone means nothing.
                 self.store().delete(&id.path(self.id))?;
                 self.store().delete(&id.forgotten_path(self.id))?;

@@ -49,8 +49,8 @@ impl Handle {
 
     /// The newest snapshot of the same client that is kept, preferably of the same plan.
     fn base_of(&self, record: &SnapshotRecord) -> Result<Option<ChunkId>, VaultError> {
-        let snapshots = self.domain.snapshots()?;
-        let own = snapshots.good.iter().filter(|s| s.record.client == record.client && s.forgotten.is_none());
+        let snapshots = self.domain.known_snapshots()?;
+        let own = snapshots.iter().filter(|s| s.record.client == record.client && s.forgotten.is_none());
         Ok(own.max_by_key(|s| (s.record.plan == record.plan, s.sealed)).map(|s| s.record.root))
     }
 
@@ -194,7 +194,7 @@ impl Keeper for Handle {
     }
 
     fn snapshots(&self) -> Result<Vec<Snapshot>, VaultError> {
-        let mut all = self.domain.snapshots()?.good;
+        let mut all = self.domain.known_snapshots()?;
         if self.rights.read != Reading::Domain {
             all.retain(|snapshot| snapshot.record.client == self.client);
         }

@@ -4,6 +4,8 @@ use super::domain::Domain;
 use crate::coder::{Reader, checked, close};
 use crate::object::VaultError;
 use crate::snapshot::{Snapshot, SnapshotId};
+use std::collections::HashMap;
+use std::sync::PoisonError;
 
 const MAGIC: &[u8; 8] = b"anvfgot1";
 const VERSION: u16 = 1;
@@ -17,6 +19,13 @@ pub(crate) struct Snapshots {
     pub bad: Vec<(SnapshotId, VaultError, Option<u64>)>,
     /// Marks of forgetting that cannot be read: they do not count.
     pub bad_marks: Vec<SnapshotId>,
+}
+
+/// What was read of the snapshots of a domain: they never change, and there are many.
+#[derive(Default)]
+pub(crate) struct Known {
+    snapshots: HashMap<SnapshotId, Snapshot>,
+    forgotten: HashMap<SnapshotId, u64>,
 }
 
 pub(crate) fn encode_forgotten(time: u64) -> Vec<u8> {
@@ -45,30 +54,52 @@ impl Domain {
 
     /// Reads all snapshots.
     pub(crate) fn snapshots(&self) -> Result<Snapshots, VaultError> {
+        self.gather(&mut Known::default())
+    }
+
+    /// The good snapshots that are in the storage, in the order they were sealed. What was read before is not read again: who wants
+    /// to know whether it is still whole asks [`Self::snapshots`].
+    pub(crate) fn known_snapshots(&self) -> Result<Vec<Snapshot>, VaultError> {
+        Ok(self.gather(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))?.good)
+    }
+
+    fn gather(&self, known: &mut Known) -> Result<Snapshots, VaultError> {
         let mut all = Snapshots::default();
-        let mut forgotten = std::collections::HashMap::new();
+        let before = std::mem::take(known);
         for id in self.ids("forgotten")? {
+            if let Some(time) = before.forgotten.get(&id) {
+                known.forgotten.insert(id, *time);
+                continue;
+            }
             let bytes = match self.store().get(&id.forgotten_path(self.id)) {
                 Err(VaultError::NotFound(_)) => continue,
                 bytes => bytes?,
             };
             match decode_forgotten(&bytes, id) {
-                Ok(time) => drop(forgotten.insert(id, time)),
+                Ok(time) => drop(known.forgotten.insert(id, time)),
                 Err(_) => all.bad_marks.push(id),
             }
         }
+        let mut before = before.snapshots;
         for id in self.ids("snapshots")? {
+            if let Some((id, snapshot)) = before.remove_entry(&id) {
+                known.snapshots.insert(id, snapshot);
+                continue;
+            }
             let bytes = match self.store().get(&id.path(self.id)) {
                 Err(VaultError::NotFound(_)) => continue,
                 bytes => bytes?,
             };
             match Snapshot::decode(id, &bytes) {
-                Ok(snapshot) => {
-                    all.good.push(Snapshot { forgotten: forgotten.get(&id).copied(), ..snapshot });
-                }
-                Err(error) => all.bad.push((id, error, forgotten.get(&id).copied())),
+                Ok(snapshot) => drop(known.snapshots.insert(id, snapshot)),
+                Err(error) => all.bad.push((id, error, known.forgotten.get(&id).copied())),
             }
         }
+        let marked = |snapshot: &Snapshot| {
+            let forgotten = known.forgotten.get(&snapshot.record.id).copied();
+            Snapshot { forgotten, ..snapshot.clone() }
+        };
+        all.good.extend(known.snapshots.values().map(marked));
         all.good.sort_by_key(|snapshot| (snapshot.sealed, snapshot.record.id));
         Ok(all)
     }
@@ -86,9 +117,18 @@ impl Domain {
     }
 
     pub(crate) fn forget(&self, id: SnapshotId) -> Result<(), VaultError> {
+        self.mark(id, self.now())
+    }
+
+    /// Its delay is over at once.
+    pub(crate) fn forget_for_good(&self, id: SnapshotId) -> Result<(), VaultError> {
+        self.mark(id, 0)
+    }
+
+    fn mark(&self, id: SnapshotId, time: u64) -> Result<(), VaultError> {
         self.store().get(&id.path(self.id))?;
         let path = id.forgotten_path(self.id);
-        let put = || self.store().put(&path, &[encode_forgotten(self.now()).into()]);
+        let put = || self.store().put(&path, &[encode_forgotten(time).into()]);
         match put() {
             Err(VaultError::Exists(_)) => match decode_forgotten(&self.store().get(&path)?, id) {
                 Ok(_) => Ok(()),

@@ -268,7 +268,7 @@ impl Vault {
     pub fn snapshots(&self) -> Result<Vec<(DomainId, Snapshot)>, VaultError> {
         let mut all = Vec::new();
         for id in self.domains()? {
-            all.extend(self.domain(id)?.snapshots()?.good.into_iter().map(|snapshot| (id, snapshot)));
+            all.extend(self.domain(id)?.known_snapshots()?.into_iter().map(|snapshot| (id, snapshot)));
         }
         Ok(all)
     }
@@ -290,6 +290,14 @@ impl Vault {
     /// [`VaultError::NotFound`].
     pub fn forget(&self, domain: DomainId, id: SnapshotId) -> Result<(), VaultError> {
         self.domain(domain)?.forget(id)
+    }
+
+    /// As [`Vault::forget`], but without the delay: for one whose content another snapshot holds too.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`] if it is not there.
+    pub fn forget_for_good(&self, domain: DomainId, id: SnapshotId) -> Result<(), VaultError> {
+        self.domain(domain)?.forget_for_good(id)
     }
 
     /// Takes a forgotten snapshot back.

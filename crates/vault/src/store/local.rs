@@ -68,6 +68,10 @@ impl LocalStore {
         if !meta.is_dir() {
             return Err(VaultError::NotFound(format!("the directory {}", root.display())));
         }
+        // A process that died may have left names in the cache alone, and what is listed is relied on.
+        File::open(root)
+            .and_then(|root| Ok(rustix::fs::syncfs(root)?))
+            .map_err(|error| failed("flushing", root.display(), &error))?;
         let store = Self { root: root.to_owned(), open: Mutex::default() };
         store.clean_temporary();
         Ok(store)
@@ -122,13 +126,18 @@ impl LocalStore {
         self.make_parents(directory)?;
         // Checked before the bytes are written; the link below is what decides.
         if target.exists() {
+            // Whoever wrote it may not have come to this yet, and who hears that it is there relies on it.
+            sync_directory(directory)?;
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if let Some(file) = Self::write_unnamed(directory, parts)? {
             let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
             match rustix::fs::linkat(CWD, &*unnamed, CWD, target, AtFlags::SYMLINK_FOLLOW) {
                 Ok(()) => return sync_directory(directory),
-                Err(rustix::io::Errno::EXIST) => return Err(io::ErrorKind::AlreadyExists.into()),
+                Err(rustix::io::Errno::EXIST) => {
+                    sync_directory(directory)?;
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
                 // No /proc, or a file system that does not link such files.
                 Err(_) => {}
             }

@@ -99,7 +99,7 @@ pub fn carry_out(asked: &Forget, out: &Out) -> Result<Ending, Problem> {
 }
 
 fn mark(access: &Access, snapshots: Vec<String>, undo: bool) -> Result<(), Problem> {
-    let task = if undo { Task::Remember { snapshots } } else { Task::Forget { snapshots } };
+    let task = if undo { Task::Remember { snapshots } } else { Task::Forget { snapshots, for_good: false } };
     match access.administer(&task)? {
         anshin_node::keep::Answer::Done => Ok(()),
         _ => Err(vault::odd_answer()),
@@ -122,7 +122,8 @@ fn rules(asked: &KeepRules) -> Keep {
 /// Applies the rules to the snapshots of each thing by itself: one that is rarely backed up is not pushed out by another.
 fn judge(all: &[Told], keep: &Keep) -> Result<Vec<Group>, Problem> {
     let mut things: BTreeMap<(String, String, String), Vec<&Told>> = BTreeMap::new();
-    for told in all {
+    // The log goes with the snapshots that it completes.
+    for told in all.iter().filter(|told| !pick::is_log(told)) {
         // A run's text names its target behind the last colon; what is made by hand has none.
         let target = told.clear.run.split_once(':').map_or("", |(_, target)| target);
         let what = if target.is_empty() { told.what() } else { target.to_owned() };

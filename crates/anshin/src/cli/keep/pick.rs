@@ -3,7 +3,7 @@
 use super::{args::Which, vault};
 use anshin_base::Problem;
 use anshin_capture::browse;
-use anshin_director::catalog::LOG_RUN;
+use anshin_director::catalog::LogLabel;
 use anshin_node::keep::{Access, Answer, Description, Task, administer::ClearSnapshot, host_name};
 use anshin_vault::{ChunkId, Session, Snapshot};
 use serde::Serialize;
@@ -170,7 +170,7 @@ fn is_whole(told: &Told) -> bool {
 
 /// Whether it is a piece of a service's log, which completes the snapshots of the service.
 pub fn is_log(told: &Told) -> bool {
-    told.clear.run.starts_with(LOG_RUN)
+    told.clear.run.parse::<LogLabel>().is_ok()
 }
 
 /// [`one`] of these.

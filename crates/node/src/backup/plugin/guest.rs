@@ -58,7 +58,20 @@ impl Guest {
         match line()? {
             Answer::Held { point } => Ok(point),
             Answer::Refused { reason } => Err(Problem::new("refused", reason)),
-            Answer::Read { .. } => Err(Problem::new("plugin-protocol", "an unexpected answer")),
+            _ => Err(Problem::new("plugin-protocol", "an unexpected answer")),
+        }
+    }
+
+    /// Has the spool moved into the vault and emptied, because the log does not go on where it ends.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
+    pub fn stale(&self, reason: &str) -> Result<(), Problem> {
+        self.say(&Say::Stale { reason: reason.into() })?;
+        match line()? {
+            Answer::Moved => Ok(()),
+            Answer::Refused { reason } => Err(Problem::new("refused", reason)),
+            _ => Err(Problem::new("plugin-protocol", "an unexpected answer")),
         }
     }
 
@@ -71,7 +84,7 @@ impl Guest {
         match line()? {
             Answer::Read { .. } => Ok(()),
             Answer::Refused { reason } => Err(Problem::new("refused", reason)),
-            Answer::Held { .. } => Err(Problem::new("plugin-protocol", "an unexpected answer")),
+            _ => Err(Problem::new("plugin-protocol", "an unexpected answer")),
         }
     }
 

@@ -44,6 +44,11 @@ pub enum Operation {
         /// Where complete pieces and the piece being written go. Exists, belongs to root.
         spool: PathBuf,
     },
+    /// Nothing archives the log any more, and what waits in `spool` is given up: let go of what keeps it.
+    ArchiveEnd {
+        /// As for `archive`; may be gone.
+        spool: PathBuf,
+    },
     /// Make what was restored into `directory` ready to be started there.
     Restore {
         /// What [`Say::About`] said at the backup.
@@ -136,6 +141,11 @@ pub enum Say {
     },
     /// `archive`: the log is being written from now on.
     Ready,
+    /// `archive`, before it is ready: the log does not go on where the spool ends. Answered by [`Answer::Moved`].
+    Stale {
+        /// Why.
+        reason: String,
+    },
     /// `check`: what was found, for humans.
     Checked {
         /// Text.
@@ -182,7 +192,9 @@ pub enum Answer {
         /// Their bytes.
         bytes: u64,
     },
-    /// To either: it cannot be done, and the backup has failed.
+    /// To `stale`: everything is in the vault, and the spool is empty.
+    Moved,
+    /// To each: it cannot be done, and the backup has failed.
     Refused {
         /// Why.
         reason: String,

@@ -3,8 +3,8 @@
 use super::{Core, Event};
 use crate::daemon::{
     director::{
-        Archives, DirectorEvent, DirectorMessage, DirectorNow, Executor, Keeper, KeeperSeen, Launch,
-        VaultReport, job, launch, observed, wanted_archives, watch,
+        ArchiveReport, Archives, DirectorEvent, DirectorMessage, DirectorNow, Executor, Keeper, KeeperSeen,
+        Launch, VaultReport, job, launch, observed, wanted_archives, watch,
     },
     messages::Message,
     parts::{parts, services},
@@ -88,6 +88,11 @@ impl Backups {
         self.executor.reports()
     }
 
+    /// What this node says of the archives that it runs.
+    pub fn archives(&self) -> Vec<ArchiveReport> {
+        self.archives.reports()
+    }
+
     /// What this node says of its vaults.
     pub fn vaults(&self) -> Vec<VaultReport> {
         let report = |(name, seen): (&VaultName, &KeeperSeen)| {
@@ -120,8 +125,9 @@ impl Core {
         (self.backups.looked, self.backups.led) = (mono, leads);
         self.keep_watching();
         let log = self.setup.paths.run.join("archive.log");
-        self.backups.archives.keep(mono, wanted_archives(&self.world), &self.setup.executable, &log);
         let wall = UnixMillis(jiff::Timestamp::now().as_millisecond());
+        let archives = wanted_archives(&self.world);
+        self.backups.archives.keep(mono, wall, archives, &self.setup.executable, &log);
         let state = self.world.state.clone();
         let seen = observed(&self.world);
         let step = self.backups.scheduler.step(Now { wall, mono }, state.director.records(), &seen);
@@ -185,7 +191,7 @@ impl Core {
             DirectorMessage::Forget { vault, snapshots, why } => {
                 let keeper = self.backups.keeper.clone();
                 tokio::spawn(async move {
-                    if let Err(problem) = keeper.forget(&vault, snapshots, &why).await {
+                    if let Err(problem) = keeper.forget(&vault, snapshots, false, &why).await {
                         tracing::warn!(%vault, %problem, "a vault does not give up snapshots; it is asked again");
                     }
                 });
@@ -303,16 +309,21 @@ impl Core {
         let left = there.filter(|snapshot| forgotten.contains(snapshot)).chain(&seen.logs_done);
         // More than fits one question to the vault goes with the next looks.
         let left: Vec<SnapshotId> = left.take(GIVEN_UP_AT_ONCE).cloned().collect();
-        if !left.is_empty() {
-            let (keeper, vault) = (self.backups.keeper.clone(), vault.clone());
-            tokio::spawn(async move {
-                if let Err(problem) =
-                    keeper.forget(&vault, left, "it was given up by the rules of its plan").await
-                {
-                    tracing::warn!(%vault, %problem, "a vault does not give up snapshots; it is asked again");
-                }
-            });
+        let twice: Vec<SnapshotId> = seen.logs_held_twice.iter().take(GIVEN_UP_AT_ONCE).cloned().collect();
+        self.have_forgotten(vault, left, false, "it was given up by the rules of its plan");
+        self.have_forgotten(vault, twice, true, "a later snapshot of the log holds it too");
+    }
+
+    fn have_forgotten(&self, vault: &VaultName, left: Vec<SnapshotId>, for_good: bool, why: &'static str) {
+        if left.is_empty() {
+            return;
         }
+        let (keeper, vault) = (self.backups.keeper.clone(), vault.clone());
+        tokio::spawn(async move {
+            if let Err(problem) = keeper.forget(&vault, left, for_good, why).await {
+                tracing::warn!(%vault, %problem, "a vault does not give up snapshots; it is asked again");
+            }
+        });
     }
 
     /// The first vault comes with a plan: every night everything. A site that ever had one is left alone.

@@ -240,6 +240,7 @@ impl Core {
             rejoining: self.wish.as_ref().map(|wish| wish.why.clone()),
             attempts: self.backups.attempts(),
             vaults: self.backups.vaults(),
+            archives: self.backups.archives(),
             #[cfg(feature = "next")]
             said_by_next: Some("a field that the build before does not know".into()),
         }

@@ -1,25 +1,26 @@
 //! The continuous archives of the logs of services that run here: a process each, as long as the service runs here and a plan
 //! backs it up.
 
-use super::{observed, program};
+use super::{ArchiveReport, observed, program};
 use crate::{
     backup::{
-        ArchiveJob, ArchiveState,
+        ArchiveEndJob, ArchiveJob, ArchiveState,
         job::{PluginSubject, VaultAccess},
     },
     daemon::{drill::running_on, world::World},
 };
 use anshin_base::{Millis, Mono};
 use anshin_director::{
-    Span,
+    Span, UnixMillis,
     plan::{Plan, Source},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -29,10 +30,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// One that ended is started again after this.
+/// One that ended is started again after this, and after twice as long each time that it ends soon.
 const AGAIN: Millis = Millis(5_000);
+const AGAIN_DOUBLED_MAX: u32 = 6;
+/// One that ran for so long did not end soon.
+const SOON: Millis = Millis(300_000);
 /// One that was asked to stop moves what it has once more; it is killed after this, because its volume leaves.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// A service that no plan backs up for so long is told so, and again each time: the program may not have run the last time.
+const LET_GO_AFTER: Millis = Millis(600_000);
 /// Longest line that it may write.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
@@ -43,12 +49,33 @@ struct Running {
     ended: JoinHandle<()>,
 }
 
+/// What each archive last said of itself.
+type Said = Arc<Mutex<BTreeMap<String, ArchiveReport>>>;
+
+fn lock(said: &Said) -> MutexGuard<'_, BTreeMap<String, ArchiveReport>> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The archives of this node.
 #[derive(Default)]
 pub struct Archives {
     running: BTreeMap<String, Running>,
     /// When each was started last.
     started: BTreeMap<String, Mono>,
+    /// How often in a row it ended soon.
+    failures: BTreeMap<String, u32>,
+    said: Said,
+    /// When services that no plan backs up were told so last, or were first seen.
+    let_go: BTreeMap<String, Mono>,
+}
+
+/// The archives that a node should run, and those that it should end.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Services that run here and that a plan backs up.
+    pub run: Vec<ArchiveJob>,
+    /// Services that run here and that no plan backs up: what keeps their logs for an archive is let go, or it fills their volumes.
+    pub end: Vec<ArchiveEndJob>,
 }
 
 impl Archives {
@@ -56,24 +83,81 @@ impl Archives {
     pub fn keep(
         &mut self,
         now: Mono,
-        wanted: Vec<ArchiveJob>,
+        wall: UnixMillis,
+        wanted: Wanted,
         executable: &std::path::Path,
         log: &std::path::Path,
     ) {
+        let (failures, started) = (&mut self.failures, &self.started);
         self.running.retain(|service, running| {
-            let same = wanted.iter().any(|job| job.service == *service && *job == running.job);
-            same && !running.stopper.is_closed()
+            let same = wanted.run.iter().any(|job| job.service == *service && *job == running.job);
+            let ended = running.stopper.is_closed();
+            if ended {
+                let soon = started.get(service).is_some_and(|at| now.since(*at) < SOON);
+                let before = failures.get(service).copied().unwrap_or(0);
+                failures.insert(service.clone(), if soon { before + 1 } else { 0 });
+            }
+            same && !ended
         });
-        for job in wanted {
-            let recently = self.started.get(&job.service).is_some_and(|at| now.since(*at) < AGAIN);
+        let is_wanted = |service: &String| wanted.run.iter().any(|job| job.service == *service);
+        self.failures.retain(|service, _| is_wanted(service));
+        lock(&self.said).retain(|service, _| is_wanted(service));
+        self.end(now, wanted.end, executable, log);
+        for job in wanted.run {
+            let failures = self.failures.get(&job.service).copied().unwrap_or(0);
+            let pause = Millis(AGAIN.0 << failures.min(AGAIN_DOUBLED_MAX));
+            let recently = self.started.get(&job.service).is_some_and(|at| now.since(*at) < pause);
             if recently || self.running.contains_key(&job.service) {
                 continue;
             }
             let (stopper, stop) = oneshot::channel();
             self.started.insert(job.service.clone(), now);
-            let ended = tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), stop));
+            let (service, said) = (job.service.clone(), self.said.clone());
+            lock(&said).entry(service.clone()).or_insert(ArchiveReport {
+                service,
+                began: wall,
+                moved: None,
+                trouble: None,
+            });
+            let ended = tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), said, stop));
             self.running.insert(job.service.clone(), Running { job, stopper, ended });
         }
+    }
+
+    fn end(
+        &mut self,
+        now: Mono,
+        wanted: Vec<ArchiveEndJob>,
+        executable: &std::path::Path,
+        log: &std::path::Path,
+    ) {
+        let names: BTreeSet<&String> = wanted.iter().map(|job| &job.service).collect();
+        self.let_go.retain(|service, _| names.contains(service));
+        for job in wanted {
+            // Not at first sight: a plan that is made anew a moment later must not find a gap.
+            let since = *self.let_go.entry(job.service.clone()).or_insert(now);
+            if now.since(since) < LET_GO_AFTER || self.running.contains_key(&job.service) {
+                continue;
+            }
+            self.let_go.insert(job.service.clone(), now);
+            let (executable, log) = (executable.to_owned(), log.to_owned());
+            tokio::spawn(async move {
+                let service = job.service.clone();
+                match start(&executable, &log, "archive-end", &job).await {
+                    Err(why) => tracing::warn!(service, why, "the archive of a log is not ended"),
+                    Ok((mut child, _input, _output)) => {
+                        let status = tokio::time::timeout(STOP_PATIENCE, child.wait()).await;
+                        tracing::debug!(service, ?status, "the log of a service is kept for nobody");
+                    }
+                }
+            });
+        }
+    }
+
+    /// What the archives say of themselves.
+    #[must_use]
+    pub fn reports(&self) -> Vec<ArchiveReport> {
+        lock(&self.said).values().cloned().collect()
     }
 
     /// Ends the archive of a service whose volume is about to leave.
@@ -88,32 +172,36 @@ impl Archives {
     }
 }
 
-/// The archives that this node should run.
+/// The archives that this node should run and end.
 #[must_use]
-pub fn wanted(world: &World) -> Vec<ArchiveJob> {
+pub fn wanted(world: &World) -> Wanted {
     let records = world.state.director.records();
     let inventory = observed(world).inventory;
     if inventory.services.iter().all(|service| service.plugin.is_none()) {
-        return Vec::new();
+        return Wanted::default();
     }
-    let plans: Vec<Plan> =
-        records.plans.values().filter_map(|plan| Plan::from_json(&plan.text).ok()).collect();
-    let mut out: Vec<ArchiveJob> = Vec::new();
-    for plan in plans.iter().filter(|plan| plan.enabled) {
+    let plans: Vec<Option<Plan>> =
+        records.plans.values().map(|plan| Plan::from_json(&plan.text).ok()).collect();
+    let mut run: Vec<ArchiveJob> = Vec::new();
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    // A log that nobody fetches fills its volume: the one of a plan that is disabled goes on.
+    let (enabled, disabled): (Vec<&Plan>, Vec<&Plan>) = plans.iter().flatten().partition(|plan| plan.enabled);
+    for plan in enabled.into_iter().chain(disabled) {
         for job in inventory.jobs(&plan.what) {
             let Source::Service { service: name, plugin: Some(plugin) } = &job.source else { continue };
+            named.insert(name.clone());
             let Some(service) = world.state.services.get(name) else { continue };
             let (Some(mount), Some(vault)) = (&service.mount, records.vaults.get(&plan.vault)) else {
                 continue;
             };
             let Some(node) = world.state.nodes.get(&vault.node) else { continue };
-            let known = out.iter().any(|job| job.service == *name);
+            let known = run.iter().any(|job| job.service == *name);
             if known || running_on(world, service) != Some(world.me) {
                 continue;
             }
             let at =
                 |address: &String| Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, node.ports.vault));
-            out.push(ArchiveJob {
+            run.push(ArchiveJob {
                 vault: VaultAccess {
                     name: vault.name.clone(),
                     server: node.id,
@@ -128,16 +216,38 @@ pub fn wanted(world: &World) -> Vec<ArchiveJob> {
             });
         }
     }
-    out
+    // What a plan that this build cannot read says is not known; only what is decided now counts; and where there never was a
+    // plan there is nothing to let go.
+    let known = world.quorate && records.position.0 > 0 && plans.iter().all(Option::is_some);
+    let left = inventory.services.iter().filter(|service| known && !named.contains(&service.name));
+    let end = left.filter_map(|info| {
+        let service = world.state.services.get(&info.name)?;
+        let (plugin, mount) = (info.plugin.clone()?, service.mount.as_ref()?);
+        (running_on(world, service) == Some(world.me)).then(|| ArchiveEndJob {
+            service: info.name.clone(),
+            plugin: PluginSubject { plugin, facts: program::facts(service) },
+            spool: PathBuf::from(mount).join(program::SPOOL),
+        })
+    });
+    Wanted { run, end: end.collect() }
 }
 
-async fn archive(executable: PathBuf, log: PathBuf, job: ArchiveJob, stop: oneshot::Receiver<()>) {
+async fn archive(
+    executable: PathBuf,
+    log: PathBuf,
+    job: ArchiveJob,
+    said: Said,
+    stop: oneshot::Receiver<()>,
+) {
     let service = job.service.clone();
-    match start(&executable, &log, &job).await {
-        Err(why) => tracing::warn!(service, why, "the log of a service is not archived"),
+    match start(&executable, &log, "archive", &job).await {
+        Err(why) => {
+            tracing::warn!(service, why, "the log of a service is not archived");
+            lock(&said).entry(service).and_modify(|known| known.trouble = Some(why));
+        }
         Ok((mut child, input, output)) => {
             tokio::select! {
-                () = listen(&service, output) => {}
+                () = listen(&service, output, &said) => {}
                 _ = stop => {}
             }
             drop(input);
@@ -153,12 +263,13 @@ async fn archive(executable: PathBuf, log: PathBuf, job: ArchiveJob, stop: onesh
 async fn start(
     executable: &std::path::Path,
     log: &std::path::Path,
-    job: &ArchiveJob,
+    process: &str,
+    job: &impl serde::Serialize,
 ) -> Result<(Child, tokio::process::ChildStdin, ChildStdout), String> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
     let log = log.map_err(|error| format!("cannot open its log: {error}"))?;
     let mut command = Command::new(executable);
-    command.args(["run", "archive"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+    command.args(["run", process]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.kill_on_drop(true).process_group(0).spawn().map_err(|error| error.to_string())?;
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("it has no input or output".into());
@@ -170,7 +281,7 @@ async fn start(
 }
 
 /// Until it says no more; trouble is told once.
-async fn listen(service: &str, output: ChildStdout) {
+async fn listen(service: &str, output: ChildStdout, said: &Said) {
     let mut reader = BufReader::new(output);
     let mut line = Vec::new();
     let mut told = None;
@@ -181,12 +292,22 @@ async fn listen(service: &str, output: ChildStdout) {
             return;
         }
         match serde_json::from_slice::<ArchiveState>(&line) {
-            Ok(ArchiveState::Moved { .. }) => told = None,
-            Ok(ArchiveState::Waiting { problem, waiting_bytes }) if told.as_ref() != Some(&problem) => {
-                tracing::warn!(service, %problem, waiting_bytes, "the log of a service waits for its vault");
+            Ok(ArchiveState::Moved { .. }) => {
+                told = None;
+                let now = UnixMillis(jiff::Timestamp::now().as_millisecond());
+                lock(said).entry(service.to_owned()).and_modify(|known| {
+                    (known.moved, known.trouble) = (Some(now), None);
+                });
+            }
+            Ok(ArchiveState::Waiting { problem, waiting_bytes }) => {
+                if told.as_ref() != Some(&problem) {
+                    tracing::warn!(service, %problem, waiting_bytes, "the log of a service waits for its vault");
+                }
+                lock(said)
+                    .entry(service.to_owned())
+                    .and_modify(|known| known.trouble = Some(problem.message.clone()));
                 told = Some(problem);
             }
-            Ok(ArchiveState::Waiting { .. }) => {}
             Err(_) => return,
         }
     }

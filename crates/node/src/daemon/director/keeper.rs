@@ -13,7 +13,7 @@ use crate::{
 use anshin_base::{ByteSize, Problem};
 use anshin_director::{
     PlanName, SnapshotId, UnixMillis, VaultName,
-    catalog::{LOG_RUN, Label, VaultSnapshot},
+    catalog::{Label, LogLabel, VaultSnapshot},
     record::Sealed,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -33,8 +33,10 @@ pub struct KeeperSeen {
     pub trouble: Option<String>,
     /// Its snapshots that name a run and are not forgotten, oldest run first.
     pub snapshots: Vec<VaultSnapshot>,
-    /// Pieces of services' logs that no snapshot needs any more.
+    /// Pieces of services' logs that nothing needs any more.
     pub logs_done: Vec<SnapshotId>,
+    /// Pieces of services' logs that a later one holds too.
+    pub logs_held_twice: Vec<SnapshotId>,
 }
 
 /// The vault process of a vault that this node serves.
@@ -42,9 +44,15 @@ pub trait Keeper: Send + Sync + 'static {
     /// What it says.
     fn look<'a>(&'a self, vault: &'a VaultName) -> Answer<'a, KeeperSeen>;
 
-    /// Has it give up snapshots. One that is gone already is no failure.
-    fn forget<'a>(&'a self, vault: &'a VaultName, snapshots: Vec<SnapshotId>, why: &'a str)
-    -> Answer<'a, ()>;
+    /// Has it give up snapshots. One that is gone already is no failure. With `for_good` they cannot be taken back once
+    /// garbage was collected.
+    fn forget<'a>(
+        &'a self,
+        vault: &'a VaultName,
+        snapshots: Vec<SnapshotId>,
+        for_good: bool,
+        why: &'a str,
+    ) -> Answer<'a, ()>;
 }
 
 /// The vault processes of this node, by their control sockets.
@@ -83,18 +91,32 @@ impl Processes {
 impl Keeper for Processes {
     fn look<'a>(&'a self, vault: &'a VaultName) -> Answer<'a, KeeperSeen> {
         Box::pin(async move {
-            let settings = VaultSettings::load(&self.paths, vault)?;
+            // The disk of a vault may hang; the daemon must not.
+            let (paths, name) = (self.paths.clone(), vault.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                Ok::<_, Problem>(
+                    VaultSettings::load(&paths, &name)?.and_then(|settings| trouble(&settings.url)),
+                )
+            });
+            let trouble =
+                looked.await.map_err(|error| Problem::new("vault-control", error.to_string()))??;
             let all = self.snapshots(vault).await?;
-            let logs_done = logs_done(&all);
+            let (logs_held_twice, later) = logs_held_twice(&all);
+            let logs_done = logs_done(&all).into_iter().chain(later).collect();
             let mut snapshots: Vec<VaultSnapshot> =
                 all.iter().filter_map(|snapshot| named(vault, snapshot)).collect();
             snapshots.sort_by_key(|snapshot| (snapshot.label.run, snapshot.label.attempt));
-            let trouble = settings.and_then(|settings| trouble(&settings.url));
-            Ok(KeeperSeen { trouble, snapshots, logs_done })
+            Ok(KeeperSeen { trouble, snapshots, logs_done, logs_held_twice })
         })
     }
 
-    fn forget<'a>(&'a self, vault: &'a VaultName, wanted: Vec<SnapshotId>, why: &'a str) -> Answer<'a, ()> {
+    fn forget<'a>(
+        &'a self,
+        vault: &'a VaultName,
+        wanted: Vec<SnapshotId>,
+        for_good: bool,
+        why: &'a str,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
             let all = self.snapshots(vault).await?;
             let asked = |snapshot: &&ClearSnapshot| {
@@ -104,7 +126,7 @@ impl Keeper for Processes {
                 all.iter().filter(asked).map(|snapshot| snapshot.id.clone()).collect();
             if !snapshots.is_empty() {
                 tracing::info!(%vault, ?snapshots, why, "snapshots are given up");
-                self.ask(vault, Task::Forget { snapshots }).await?;
+                self.ask(vault, Task::Forget { snapshots, for_good }).await?;
             }
             Ok(())
         })
@@ -147,11 +169,38 @@ fn logs_done(all: &[ClearSnapshot]) -> Vec<SnapshotId> {
         *known = began.min(*known);
     }
     let done = |snapshot: &&ClearSnapshot| {
-        let oldest = snapshot.run.strip_prefix(LOG_RUN).and_then(|target| oldest.get(target));
-        oldest.is_some_and(|oldest| snapshot.sealed.saturating_add(CLOCKS_SECONDS) < *oldest)
+        let label = snapshot.run.parse::<LogLabel>().ok();
+        let oldest = label.and_then(|label| oldest.get(&label.target.0).copied());
+        oldest.is_some_and(|oldest| snapshot.sealed.saturating_add(CLOCKS_SECONDS) < oldest)
     };
     let done = all.iter().filter(there).filter(done);
     done.map(|snapshot| SnapshotId(snapshot.id.clone())).collect()
+}
+
+/// Within this two snapshots of a roll are made when there is something new.
+const ROLL_SECONDS: u64 = 2 * 3_600;
+
+/// All but the last of each roll: those that can be given up for good, and those that are forgotten like any other, because what
+/// says that it holds them came much later: whoever may add snapshots must not be able to have older ones destroyed. They are
+/// counted, because clocks go back.
+fn logs_held_twice(all: &[ClearSnapshot]) -> (Vec<SnapshotId>, Vec<SnapshotId>) {
+    let there = all.iter().filter(|snapshot| snapshot.forgotten.is_none());
+    let mut rolls: BTreeMap<_, BTreeMap<u64, &ClearSnapshot>> = BTreeMap::new();
+    for snapshot in there {
+        let Ok(LogLabel { target, roll: Some((roll, number)) }) = snapshot.run.parse() else { continue };
+        let of = (&snapshot.domain, &snapshot.client, target.0, roll);
+        rolls.entry(of).or_default().insert(number, snapshot);
+    }
+    let (mut for_good, mut later) = (Vec::new(), Vec::new());
+    for mut roll in rolls.into_values() {
+        let Some((_, last)) = roll.pop_last() else { continue };
+        for snapshot in roll.into_values() {
+            let soon = last.sealed.abs_diff(snapshot.sealed) <= ROLL_SECONDS;
+            let list = if soon { &mut for_good } else { &mut later };
+            list.push(SnapshotId(snapshot.id.clone()));
+        }
+    }
+    (for_good, later)
 }
 
 /// Why a vault in a directory can hardly be written.
@@ -220,6 +269,33 @@ mod tests {
         assert_eq!(ids(&all), ["l1", "l4", "l9"], "it is removed");
         all.pop();
         assert!(ids(&all).is_empty(), "no snapshot of its target is there: it may be on its way");
+    }
+
+    #[test]
+    fn of_each_roll_of_a_log_only_the_last_is_kept() {
+        let mut all = vec![
+            snapshot("a1", "log:service/db#0a.1", 3),
+            snapshot("a10", "log:service/db#0a.10", 1),
+            snapshot("a9", "log:service/db#0a.9", 2),
+            snapshot("b1", "log:service/db#0b.1", 4),
+            snapshot("w1", "log:service/web#0a.1", 4),
+            snapshot("alone", "log:service/db", 1),
+            snapshot("run", "run-1/1:service/db", 5),
+        ];
+        let names = |ids: Vec<SnapshotId>| {
+            let mut names: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+            names.sort();
+            names
+        };
+        let ids = |all: &[ClearSnapshot]| names(logs_held_twice(all).0);
+        assert_eq!(ids(&all), ["a1", "a9"], "the clock of a10 went back");
+        all[1].forgotten = Some(1);
+        assert_eq!(ids(&all), ["a1"], "one that is forgotten holds nothing for the others");
+        all.push(ClearSnapshot { client: "mallory".into(), ..snapshot("other", "log:service/db#0a.99", 3) });
+        assert_eq!(ids(&all), ["a1"], "nor does one of somebody else");
+        all.push(snapshot("late", "log:service/db#0a.99", 30));
+        assert!(ids(&all).is_empty(), "nothing old is destroyed because something new says that it holds it");
+        assert_eq!(names(logs_held_twice(&all).1), ["a1", "a9"], "it can be taken back for a while");
     }
 
     #[test]

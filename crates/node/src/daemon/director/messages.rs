@@ -1,7 +1,7 @@
 //! What daemons say to each other about backups; part of [`super::super::messages`].
 
 use anshin_director::{
-    Attempt, RunId, SnapshotId, VaultName,
+    Attempt, RunId, SnapshotId, UnixMillis, VaultName,
     record::Sealed,
     run::{AttemptState, Work},
 };
@@ -27,6 +27,19 @@ pub struct VaultReport {
     pub trouble: Option<String>,
     /// Newest snapshots that name a run, oldest run first; bounded.
     pub snapshots: Vec<(RunId, Attempt, Sealed)>,
+}
+
+/// What a node says of the continuous archive of the log of a service that runs there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveReport {
+    /// The service.
+    pub service: String,
+    /// Since when it is archived by this daemon.
+    pub began: UnixMillis,
+    /// When last everything was in the vault.
+    pub moved: Option<UnixMillis>,
+    /// Why it is not now, if so.
+    pub trouble: Option<String>,
 }
 
 /// From the leading daemon.

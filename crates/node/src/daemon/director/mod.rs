@@ -39,7 +39,7 @@ pub use catalog::Catalogue;
 pub use executor::Executor;
 pub use job::{NotReady, job};
 pub use keeper::{Keeper, KeeperSeen, Processes, watch};
-pub use messages::{AttemptReport, DirectorMessage, VaultReport};
+pub use messages::{ArchiveReport, AttemptReport, DirectorMessage, VaultReport};
 pub use now::DirectorNow;
 pub use observed::observed;
 pub use process::{Launch, launch};

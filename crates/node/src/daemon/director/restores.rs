@@ -381,7 +381,8 @@ fn leaves(world: &World, name: &str) -> bool {
     let active = world.state.nodes.get(&world.me).is_some_and(|node| node.state == NodeState::Active);
     !active
         || service.target != ServiceTarget::Started
-        || service.preferred.is_some_and(|node| node != world.me)
+        // One that is dead takes nothing over.
+        || service.preferred.is_some_and(|node| node != world.me && world.alive(node))
         || volume.and_then(|volume| world.primary_node(volume)) != Some(world.me)
 }
 

@@ -9,13 +9,17 @@ use crate::{
     },
 };
 use anshin_director::{
-    Span, UnixMillis,
+    Span, TargetKey, UnixMillis,
     catalog::{Ended, PassedRow, RunRow, SnapshotRow},
     plan::Inventory,
     posture::{Colour, Freshness, Mark, Protected, Settings, Slot, doubts, posture, timeline},
     record::{Drill, Event, EventKind, LastGood, Outcome, Place, Progress, Records, RunReport},
     run::{self, Estimate, Observed, Stand},
 };
+use std::collections::BTreeMap;
+
+/// For the log of a service to come into the vault.
+const LOG_PATIENCE: Span = Span::minutes(10);
 
 /// Ended runs that are part of the status.
 const ENDED_MAX: usize = 20;
@@ -59,8 +63,28 @@ fn things(world: &World, records: &Records, seen: &Observed, now: UnixMillis) ->
             Freshness::AsOf(UnixMillis(now.0.saturating_sub(age).max(0)))
         }
     };
-    let settings = Settings { vaults: seen.vaults.clone(), doubts: doubts(records), ..Settings::default() };
+    let settings = Settings {
+        vaults: seen.vaults.clone(),
+        doubts: doubts(records),
+        logs: logs(world, now),
+        ..Settings::default()
+    };
     posture(records, &seen.inventory, &settings, fresh, now).into_iter().map(thing).collect()
+}
+
+/// Logs that are in trouble for longer than a vault is away now and then.
+fn logs(world: &World, now: UnixMillis) -> BTreeMap<TargetKey, String> {
+    let reports = world.reports.iter().filter(|(node, _)| world.alive(**node));
+    let mut out = BTreeMap::new();
+    for archive in reports.flat_map(|(_, report)| &report.archives) {
+        let Some(why) = &archive.trouble else { continue };
+        let since = now.since(archive.moved.unwrap_or(archive.began));
+        if since > LOG_PATIENCE {
+            let text = format!("its log is not in the vault for {} now: {why}", since.rough());
+            out.insert(TargetKey(format!("service/{}", archive.service)), text);
+        }
+    }
+    out
 }
 
 fn thing(thing: Protected) -> ProtectedView {

@@ -1,7 +1,10 @@
 //! The log as an archive.
 
 use super::{backup::Server, cluster::Cluster, sql::Sql};
-use crate::backup::plugin::{guest::Guest, protocol::Say};
+use crate::backup::{
+    log::PARTIAL,
+    plugin::{guest::Guest, protocol::Say},
+};
 use anshin_base::Problem;
 use std::{
     collections::BTreeMap,
@@ -32,6 +35,20 @@ pub fn archive(
     let mut sql = Sql::connect(&cluster, "postgres")?;
     let server = Server::ask(&mut sql)?;
     let slot = slot(service);
+    // Versions before 13 lose no slots, and have no such column.
+    let state = format!(
+        "SELECT coalesce(to_jsonb(s) ->> 'wal_status', '') FROM pg_replication_slots s WHERE slot_name = '{slot}'"
+    );
+    let lost = sql.ask(&state)? == "lost";
+    // The piece that the next byte goes into. What is in the spool at or behind it is of a history that was given up: the data was
+    // set back by something else than us.
+    let present = sql.ask("SELECT pg_walfile_name(pg_current_wal_flush_lsn() + 1)")?;
+    if lost {
+        guest.stale("PostgreSQL has thrown away log that was not archived yet (max_slot_wal_keep_size): times from then on need the next base backup")?;
+        drop_slot(&mut sql, &slot)?;
+    } else if names(spool).map_err(failed)?.iter().any(|name| is_ahead(name, &present)) {
+        guest.stale("the data was set back by hand: its log goes on before what is in the spool")?;
+    }
     sql.ask(&format!(
         "SELECT pg_create_physical_replication_slot('{slot}', true) \
          WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}')"
@@ -42,7 +59,7 @@ pub fn archive(
     std::fs::set_permissions(spool, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
     let program = cluster.program("pg_receivewal", Some(server.version / 10_000))?;
     let mut command = cluster.client(&program);
-    command.arg("-D").arg(spool).args(["--slot", &slot, "--synchronous"]);
+    command.arg("-D").arg(spool).args(["--slot", &slot, "--synchronous", "--no-loop"]);
     // What it says is for the log; standard output is ours.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().map_err(failed)?;
@@ -65,6 +82,41 @@ pub fn archive(
     };
     Err(Problem::new("postgresql", format!("pg_receivewal ended with {status}"))
         .hint("may PostgreSQL's own user connect for replication (`local replication all peer`), and is max_wal_senders above 0?"))
+}
+
+/// Has the server keep nothing more for the archive.
+pub fn end(service: &str, facts: &BTreeMap<String, String>) -> Result<(), Problem> {
+    drop_slot(&mut Sql::connect(&Cluster::of(facts), "postgres")?, &slot(service))
+}
+
+/// One that was just left is still in use for a moment.
+fn drop_slot(sql: &mut Sql, slot: &str) -> Result<(), Problem> {
+    for _ in 0..LOOKS {
+        sql.ask(&format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active"
+        ))?;
+        let left = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        if sql.ask(&left)? == "0" {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Err(Problem::new("postgresql", format!("the replication slot {slot} is in use")))
+}
+
+fn names(spool: &Path) -> std::io::Result<Vec<String>> {
+    std::fs::read_dir(spool)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Whether a piece cannot be of the history whose present piece is this. Timeline, number of 4 GiB, number in it: 24 digits, of
+/// which the last 16 grow whatever the timeline.
+fn is_ahead(name: &str, present: &str) -> bool {
+    let digits = name.strip_suffix(PARTIAL).unwrap_or(name);
+    let hex = |text: &str| {
+        text.len() == 24 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+    };
+    let complete = digits.len() == name.len();
+    hex(digits) && hex(present) && (digits[8..] > present[8..] || complete && digits[8..] == present[8..])
 }
 
 /// A recovery to an instant ends at the first change after it. This is one, for a database in which nothing else happens; the
@@ -94,6 +146,25 @@ fn slot(service: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_a_server_has_yet_to_write_is_of_another_history() {
+        let ahead = |name| super::is_ahead(name, "000000030000000000000009");
+        for other in
+            ["00000001000000000000000A.partial", "000000010000000100000000", "000000030000000000000009"]
+        {
+            assert!(ahead(other), "{other}");
+        }
+        for own in [
+            "000000030000000000000009.partial",
+            "0000000200000000000000FF.x",
+            "00000004.history",
+            "000000020000000000000008",
+        ] {
+            assert!(!ahead(own), "{own}");
+        }
+        assert!(!super::is_ahead("00000001000000000000000A", ""), "what is not known accuses nobody");
+    }
+
     #[test]
     fn a_slot_is_named_after_its_service() {
         assert_eq!(super::slot("DB-1"), "anshin_db_1");

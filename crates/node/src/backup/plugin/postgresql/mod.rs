@@ -67,6 +67,7 @@ pub fn run() -> Result<(), Problem> {
         Operation::Describe => describe(&guest),
         Operation::Backup => backup::backup(&guest, &ask.facts),
         Operation::Archive { spool } => archive::archive(&guest, &ask.service, &ask.facts, &spool),
+        Operation::ArchiveEnd { .. } => archive::end(&ask.service, &ask.facts),
         Operation::Restore { about, directory, log, time } => about_of(about).and_then(|about| {
             restore::restore(&guest, &ask.facts, &about, &directory, log.as_deref(), time.as_deref())
         }),

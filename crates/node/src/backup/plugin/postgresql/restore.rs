@@ -6,10 +6,13 @@ use super::{
     server::{Private, last_transaction},
     setup,
 };
-use crate::backup::plugin::{guest::Guest, protocol::Say};
+use crate::backup::{
+    log::PARTIAL,
+    plugin::{guest::Guest, protocol::Say},
+};
 use anshin_base::Problem;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     path::Path,
@@ -51,6 +54,12 @@ pub fn restore(
         .map_err(|error| Problem::new("postgresql", format!("cannot prepare {}: {error}", data.display())))?;
     let mut settings = Vec::new();
     if let Some(log) = log {
+        if let Some((last, next)) = gap(log, about) {
+            let text = format!(
+                "the archived log has a gap: it ends at {last} and goes on at {next}; what happened after the gap is not in this restore, a newer backup may have it"
+            );
+            guest.say(&Say::Warning { text })?;
+        }
         let owner = fs::metadata(&data).map_err(|error| Problem::new("postgresql", error.to_string()))?;
         let signal = data.join("recovery.signal");
         let made = fs::write(&signal, "").and_then(|()| chown(&signal, Some(owner.uid()), Some(owner.gid())));
@@ -72,6 +81,47 @@ pub fn restore(
     }
     guest.note(format!("recovered to {}", reached.as_deref().unwrap_or("the end of the backup")))?;
     guest.say(&Say::Restored { data: "data".into(), place: about.place.clone(), reached })
+}
+
+/// The last piece before a gap in the log and the first one after it, counted from where the snapshot ends. Pieces are numbered
+/// through whatever the timeline; how many make 4 GiB follows from the size of one. One that is not complete, on no timeline, ends
+/// the log.
+fn gap(log: &Path, about: &About) -> Option<(String, String)> {
+    let mut sizes = BTreeSet::new();
+    let mut pieces: BTreeMap<(u32, u32), (bool, String)> = BTreeMap::new();
+    let number = |name: &str| {
+        let part = |range| u32::from_str_radix(name.get(range)?, 16).ok();
+        Some((part(8..16)?, part(16..24)?))
+    };
+    for entry in fs::read_dir(log).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let complete = name.len() == 24;
+        let wanted = complete || name.strip_suffix(PARTIAL).is_some_and(|name| name.len() == 24);
+        if let (true, Some(at), Ok(found)) = (wanted, number(&name), entry.metadata()) {
+            sizes.insert(found.len());
+            let known = pieces.entry(at).or_insert((complete, name.clone()));
+            if complete {
+                *known = (complete, name);
+            }
+        }
+    }
+    let per = u32::try_from((1_u64 << 32) / sizes.last().copied().filter(|size| *size >= 1 << 20)?).ok()?;
+    let mut last = (number(&about.wal_last)?, true, about.wal_last.clone());
+    for (&at, (complete, name)) in pieces.range(last.0..) {
+        if at == last.0 {
+            continue;
+        }
+        let (high, low) = last.0;
+        let next = match low.checked_add(1).filter(|low| *low < per) {
+            Some(low) => (high, low),
+            None => (high.saturating_add(1), 0),
+        };
+        if at != next || !last.1 {
+            return Some((last.2, name.clone()));
+        }
+        last = (at, *complete, name.clone());
+    }
+    None
 }
 
 /// The newest timeline to which the snapshot belongs: what was given up by an earlier restore goes on no further, and its
@@ -167,6 +217,50 @@ mod tests {
     fn the_command_that_fetches_the_log_survives_strange_paths() {
         let text = fetch(Path::new("/a'b/100%"));
         assert!(text.starts_with(r"if test -f '/a'\''b/100%%/%f'; then"), "{text}");
+    }
+
+    #[test]
+    fn a_gap_in_the_log_is_seen() {
+        let log = std::env::temp_dir().join(format!("anshin-gap-{}", std::process::id()));
+        fs::create_dir_all(&log).unwrap();
+        let piece = |name: &str| fs::File::create(log.join(name)).unwrap().set_len(16 << 20).unwrap();
+        let about = About {
+            version: 150_000,
+            system: String::new(),
+            place: "/pg".into(),
+            wal_first: "0000000100000000000000FD".into(),
+            wal_last: "0000000100000000000000FE".into(),
+            start: "0/FD000000".into(),
+            stop: "0/FE000100".into(),
+            tablespaces: Vec::new(),
+        };
+        assert_eq!(gap(&log, &about), None, "there is no log");
+        piece("0000000100000000000000F0");
+        piece("0000000100000000000000FF");
+        fs::write(log.join("00000002.history"), "1\t1/0\tno reason\n").unwrap();
+        piece("000000020000000100000000");
+        piece("000000020000000100000001.partial");
+        assert_eq!(gap(&log, &about), None, "what is older than the snapshot is not needed");
+        piece("000000020000000100000002");
+        let (last, next) = gap(&log, &about).unwrap();
+        assert_eq!(
+            (last.as_str(), next.as_str()),
+            ("000000020000000100000001.partial", "000000020000000100000002"),
+            "it was never finished"
+        );
+        piece("000000030000000100000001");
+        assert_eq!(gap(&log, &about), None, "but on another timeline it was");
+        fs::remove_file(log.join("000000020000000100000002")).unwrap();
+        fs::remove_file(log.join("000000030000000100000001")).unwrap();
+        piece("000000020000000100000003");
+        let (last, next) = gap(&log, &about).unwrap();
+        assert_eq!(
+            (last.as_str(), next.as_str()),
+            ("000000020000000100000001.partial", "000000020000000100000003")
+        );
+        fs::remove_file(log.join("0000000100000000000000FF")).unwrap();
+        assert_eq!(gap(&log, &about).unwrap().0, about.wal_last);
+        fs::remove_dir_all(log).unwrap();
     }
 
     #[test]
