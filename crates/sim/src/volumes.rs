@@ -2,7 +2,7 @@
 
 use crate::world::{At, Event, MS, World};
 use anshin_base::{
-    Mono, SessionId,
+    Member, Mono, SessionId,
     lease::LeaseRecord,
     local::{FromVoter, Outcome, ReplicaReport, ToVoter},
 };
@@ -39,6 +39,13 @@ pub struct VolumeProcess {
     pub serving: Option<u64>,
     /// The next flush of this process fails.
     pub flush_fails: bool,
+}
+
+impl VolumeProcess {
+    /// Whether the set that its voter told it of last has this member.
+    pub fn counts_on(&self, member: Member) -> bool {
+        self.view.as_ref().and_then(|view| view.entry.as_ref()).is_some_and(|entry| entry.holds(member))
+    }
 }
 
 impl World {

@@ -13,7 +13,7 @@ use crate::{
     disk::PAGE_BYTES,
     world::{At, Node},
 };
-use anshin_base::{ReplicaId, SessionId};
+use anshin_base::{Member, ReplicaId, SessionId};
 use anshin_mirror::{
     Records, Replica,
     wire::{ExtentBits, Range},
@@ -151,13 +151,21 @@ impl I4 {
 
 impl Left<'_> {
     /// Whether both run in the sessions, the reign and the generation in which the proof was made. A peer that is a
-    /// generation ahead may know that the owner was removed, and then has marked what it lacks.
+    /// generation ahead may know that the owner was removed, and then has marked what it lacks. What a secondary hears in its
+    /// primary's stream of another secondary may come late: it is of the session that was recorded.
     fn together(&self) -> bool {
         let (Some(owner), Some(peer)) = (&self.owner.1.volume, &self.peer.1.volume) else { return false };
         let generation = |replica: &Replica| replica.status().map(|status| status.generation);
         owner.replica.session_of(self.peer.0) == Some(peer.session)
+            && (self.first_hand() || owner.counts_on(Member { replica: self.peer.0, session: peer.session }))
             && owner.replica.reign() == peer.replica.reign()
             && generation(&peer.replica).is_some_and(|peer| generation(&owner.replica) >= Some(peer))
+    }
+
+    /// Whether one of the two is the primary that made the proof.
+    fn first_hand(&self) -> bool {
+        let primary = self.owner.1.volume.as_ref().and_then(|owner| owner.replica.status()?.primary);
+        primary.is_some_and(|primary| [self.owner.0, self.peer.0].contains(&primary))
     }
 
     /// The blocks that were ever written on one of the two disks; all others are the same zeroes.
