@@ -61,6 +61,7 @@ fn the_seeds_that_once_were_red_are_green() {
         ("images", 239_748),
         ("strikes", 1_000_324),
         ("extents", 386_656),
+        ("extents", 99_673),
     ];
     for (name, seed) in seeds {
         let report = run::seed(seed, Scenario::named(name).unwrap(), false);
