@@ -89,6 +89,16 @@ fn a_young_good_backup_is_green_and_says_its_age() {
 }
 
 #[test]
+fn a_log_that_is_not_in_the_vault_is_amber() {
+    let mut records = records(|_| {});
+    backed_up(&mut records, day(0, 1));
+    let mut settings = seen();
+    settings.logs.insert("service/db".into(), "its log has a gap".into());
+    let thing = one(&records, &settings, day(0, 4));
+    assert_eq!((thing.colour, thing.reasons[0].as_str()), (Colour::Amber, "its log has a gap"));
+}
+
+#[test]
 fn time_alone_makes_a_backup_amber_and_then_red() {
     let mut records = records(|_| {});
     backed_up(&mut records, day(0, 1));

@@ -8,7 +8,7 @@
 
 mod spool;
 
-use self::spool::{Mover, clear, waiting};
+use self::spool::{Mover, clear, note_gap, state_of_waiting};
 use super::{
     Tools,
     job::{PluginSubject, VaultAccess},
@@ -20,7 +20,7 @@ use super::{
     stop::Stop,
 };
 use anshin_base::Problem;
-use anshin_director::{PlanName, Span, TargetKey};
+use anshin_director::{PlanName, Span, TargetKey, UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -84,6 +84,9 @@ pub enum ArchiveState {
         pieces: u64,
         /// Bytes of the log that are in the spool, in the vault or not.
         waiting_bytes: u64,
+        /// The newest gap, if there ever was one.
+        #[serde(default)]
+        gap: Option<Gap>,
     },
     /// It could not be moved; the spool grows until it can.
     Waiting {
@@ -91,7 +94,19 @@ pub enum ArchiveState {
         problem: Problem,
         /// Bytes of the log in the spool.
         waiting_bytes: u64,
+        /// The newest gap, if there ever was one.
+        #[serde(default)]
+        gap: Option<Gap>,
     },
+}
+
+/// Where the log does not go on. Kept beside the spool, because the service may move before anybody has made a new backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Instants from here on are reached only from a backup that is made later.
+    pub at: UnixMillis,
+    /// Why.
+    pub reason: String,
 }
 
 /// Archives until told to stop; then what is in the spool is moved once more.
@@ -101,7 +116,7 @@ pub enum ArchiveState {
 pub fn archive(job: &ArchiveJob, tools: &Tools, stop: &Arc<Stop>, voice: &Voice) -> Result<(), Problem> {
     let result = archive_until_told(job, tools, stop, voice);
     if let Err(problem) = &result {
-        voice.say(&ArchiveState::Waiting { problem: problem.clone(), waiting_bytes: waiting(&job.spool) });
+        voice.say(&state_of_waiting(&job.spool, problem.clone()));
     }
     result
 }
@@ -193,20 +208,29 @@ fn make_room(mover: &mut Mover<'_>, stop: &Arc<Stop>, voice: &Voice) -> Result<(
     let problem = mover.no_room();
     tracing::error!(service = mover.job.service, %problem, "the log is given up");
     let ArchiveJob { service, plugin, spool, .. } = mover.job.clone();
-    if let Err(problem) = end_archive(&ArchiveEndJob { service, plugin, spool }, mover.tools, stop) {
-        // The program may be down because the volume is full.
-        tracing::warn!(%problem, "the program could not be told that its log is given up");
-        clear(&mover.job.spool)?;
-    }
+    let job = ArchiveEndJob { service, plugin, spool };
+    note_gap(&job.spool, &problem.message)?;
     mover.begin_anew()?;
-    while let Err(away) = mover.tools.vaults.open(&mover.job.vault) {
+    let mut told = false;
+    loop {
+        if !told {
+            let ended = end_archive(&job, mover.tools, stop);
+            stop.check()?;
+            // The program may be down because the volume is full; when it is back, it must not keep its log for nobody.
+            clear(&job.spool)?;
+            told = ended
+                .inspect_err(
+                    |problem| tracing::warn!(%problem, "the program does not hear that its log is given up"),
+                )
+                .is_ok();
+        }
+        let Err(away) = mover.tools.vaults.open(&mover.job.vault) else { return Ok(()) };
         let problem = Problem::new("archive-room", format!("{problem}; it waits for the vault: {away}"));
-        voice.say(&ArchiveState::Waiting { problem, waiting_bytes: waiting(&mover.job.spool) });
+        voice.say(&state_of_waiting(&job.spool, problem));
         if stop.sleep(every) {
             return stop.check();
         }
     }
-    Ok(())
 }
 
 /// What the plugin says before it is ready.
@@ -220,7 +244,7 @@ fn begin(plugin: &mut Plugin, mover: &mut Mover<'_>) -> Result<(), Problem> {
             Say::Warning { text } => tracing::warn!("{text}"),
             Say::Stale { reason } => {
                 tracing::warn!(reason, "the log does not go on where the spool ends");
-                match mover.move_all() {
+                match mover.move_all().and_then(|()| note_gap(&mover.job.spool, &reason)) {
                     Ok(()) => plugin.answer(&Answer::Moved)?,
                     Err(problem) => {
                         plugin.answer(&Answer::Refused { reason: problem.to_string() })?;

@@ -28,7 +28,7 @@ mod throttle;
 pub mod vault;
 
 pub use execute::backup;
-pub use log::{ArchiveEndJob, ArchiveJob, ArchiveState, archive, end_archive};
+pub use log::{ArchiveEndJob, ArchiveJob, ArchiveState, Gap, archive, end_archive};
 pub use process::{Voice, run_archive, run_archive_end, run_backup, run_restore};
 pub use restore::restore;
 pub use stop::Stop;

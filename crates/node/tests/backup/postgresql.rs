@@ -7,6 +7,7 @@ use anshin_node::backup::{
     job::{PluginSubject, Subject, VolumeSubject},
     restore_job::{Conflict, Destination, Part, RestoreJob, ServiceRestore},
 };
+use rustix::fs::{CWD, RenameFlags};
 use std::{
     collections::BTreeMap,
     fs,
@@ -16,6 +17,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -375,9 +377,42 @@ fn a_server_whose_log_is_not_enough_is_refused_with_what_to_do() {
     assert!(Path::new(&scratch.0).exists());
 }
 
-/// The next word of an archive.
-fn word(archive: &mut Running) -> ArchiveState {
-    serde_json::from_str(&archive.line().expect("the archive goes on")).unwrap()
+/// An archive whose words are waited for.
+struct Spoken {
+    running: Running,
+    words: Receiver<ArchiveState>,
+}
+
+impl Spoken {
+    fn start(scratch: &Scratch, job: &ArchiveJob) -> Self {
+        let mut running = Running::start(scratch, "archive", job);
+        let (mut lines, (sender, words)) = (running.lines.take().unwrap(), channel());
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).unwrap_or(0) > 0
+                && sender.send(serde_json::from_str(&line).unwrap()).is_ok()
+            {
+                line.clear();
+            }
+        });
+        Self { running, words }
+    }
+
+    /// The next word for which this holds.
+    fn wait(&self, scratch: &Scratch, what: impl Fn(&ArchiveState) -> bool) -> ArchiveState {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let word = self.words.recv_timeout(left).unwrap_or_else(|_| panic!("{}", scratch.log()));
+            if what(&word) {
+                return word;
+            }
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.running.child.try_wait().unwrap().is_some()
+    }
 }
 
 #[test]
@@ -430,7 +465,8 @@ fn an_archive_that_lost_its_log_begins_anew_and_a_restore_tells_of_the_gap() {
     let end = ArchiveEndJob { service: "db".into(), plugin: server.plugin(), spool: spool.clone() };
     Running::start(&scratch, "archive-end", &end).last_line();
     assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "0", "{}", scratch.log());
-    assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
+    let left: Vec<_> = fs::read_dir(&spool).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, [".gap"], "no piece is left");
 }
 
 #[test]
@@ -449,41 +485,39 @@ fn a_log_that_waits_for_its_vault_does_not_fill_the_volume() {
     server.sql("CREATE TABLE items (id bigserial PRIMARY KEY, writer int, word text)");
     let spool = volume.mount.join("spool");
     let job_of_archive = archive_job(&server, spool.clone());
-    let mut archive = Running::start(&scratch, "archive", &job_of_archive);
-    assert!(matches!(word(&mut archive), ArchiveState::Moved { .. }));
+    let mut archive = Spoken::start(&scratch, &job_of_archive);
+    archive.wait(&scratch, |word| matches!(word, ArchiveState::Moved { .. }));
 
-    fs::rename(scratch.path("vault"), scratch.path("vault-away")).unwrap();
-    fs::write(scratch.path("vault"), "in the way of a new one").unwrap();
+    // At once: opening a vault that is not there makes one.
+    let (vault, away) = (scratch.path("vault"), scratch.path("vault-away"));
+    let swap = || rustix::fs::renameat_with(CWD, &vault, CWD, &away, RenameFlags::EXCHANGE).unwrap();
+    fs::write(&away, "in the place of the vault").unwrap();
+    swap();
     let end = Instant::now() + PATIENCE;
-    let crowded = loop {
+    while !archive.is_over() {
         assert!(Instant::now() < end, "{}", scratch.log());
-        server.sql("CREATE TABLE filler AS SELECT repeat('x', 500) FROM generate_series(1, 20000)");
-        server.sql("DROP TABLE filler");
-        match archive.line().map(|line| serde_json::from_str(&line).unwrap()) {
-            Some(ArchiveState::Waiting { waiting_bytes, .. }) => assert!(waiting_bytes < 300 << 20),
-            Some(ArchiveState::Moved { .. }) => {}
-            None => break archive,
-        }
-    };
-    drop(crowded);
-    assert!(fs::read_dir(&spool).unwrap().count() > 2, "it ended because the log is large");
+        server.sql("DROP TABLE IF EXISTS filler");
+        server.sql("CREATE TABLE filler AS SELECT repeat('x', 500) FROM generate_series(1, 10000)");
+    }
+    let pieces = || fs::read_dir(&spool).unwrap().count();
+    assert!(pieces() > 2, "it ended because the log is large");
 
     // The node's daemon starts it again: it gives the log up and waits for the vault.
-    let mut archive = Running::start(&scratch, "archive", &job_of_archive);
-    loop {
-        match word(&mut archive) {
-            ArchiveState::Waiting { problem, waiting_bytes: 0 } => {
-                assert!(problem.message.contains("it waits for the vault"), "{problem}");
-                break;
-            }
-            ArchiveState::Waiting { .. } => {}
-            moved @ ArchiveState::Moved { .. } => panic!("{moved:?}"),
-        }
-    }
+    let ballast = volume.mount.join("ballast");
+    let free = rustix::fs::statvfs(&volume.mount).map(|space| space.f_bavail * space.f_frsize).unwrap();
+    let ballast_bytes = (free.saturating_sub(64 << 20)).to_string();
+    must("fallocate", &["-l", &ballast_bytes, ballast.to_str().unwrap()]);
+    let archive = Spoken::start(&scratch, &job_of_archive);
+    let gap = archive.wait(&scratch, |word| matches!(word, ArchiveState::Waiting { waiting_bytes: 0, .. }));
+    let ArchiveState::Waiting { problem, gap, .. } = gap else { unreachable!() };
+    assert!(problem.message.contains("it waits for the vault"), "{problem}");
+    assert!(gap.unwrap().reason.contains("takes more of the volume than is left"));
     assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "0", "{}", scratch.log());
 
-    fs::remove_file(scratch.path("vault")).unwrap();
-    fs::rename(scratch.path("vault-away"), scratch.path("vault")).unwrap();
-    while !matches!(word(&mut archive), ArchiveState::Moved { snapshot: Some(_), .. }) {}
+    fs::remove_file(ballast).unwrap();
+    swap();
+    let moved =
+        |word: &ArchiveState| matches!(word, ArchiveState::Moved { snapshot: Some(_), gap: Some(_), .. });
+    archive.wait(&scratch, moved);
     assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots"), "1");
 }

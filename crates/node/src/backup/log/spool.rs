@@ -1,6 +1,6 @@
 //! The spool of a log, and how what is in it comes into the vault.
 
-use super::{ArchiveJob, ArchiveState, PARTIAL, PLACE};
+use super::{ArchiveJob, ArchiveState, Gap, PARTIAL, PLACE};
 use crate::backup::{
     Tools,
     about::{About, Form, PluginAbout},
@@ -12,7 +12,7 @@ use anshin_capture::{
     IssueKind, Monitor,
     backup::{BackupOptions, BackupRoot, backup},
 };
-use anshin_director::catalog::LogLabel;
+use anshin_director::{UnixMillis, catalog::LogLabel};
 use anshin_vault::{SnapshotDraft, SnapshotId};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +31,9 @@ const ROLL_BYTES: u64 = 512 << 20;
 const TRIES: u32 = 3;
 /// After so many turns in a row that failed a log that is large is given up: a vault that is only started anew is back by then.
 const FAILED_MAX: u32 = 3;
+
+/// Where the newest gap is written down, in the spool.
+const GAP: &str = ".gap";
 
 /// Files of the spool by name, with their times of change and sizes.
 pub type Pieces = BTreeMap<String, ((i64, i64), u64)>;
@@ -100,7 +103,7 @@ impl<'j> Mover<'j> {
                 {
                     tracing::warn!(%problem, "what is in the vault does not leave the spool");
                 }
-                ArchiveState::Waiting { problem, waiting_bytes: waiting(&self.job.spool) }
+                state_of_waiting(&self.job.spool, problem)
             }
         };
         voice.say(&state);
@@ -117,7 +120,8 @@ impl<'j> Mover<'j> {
         let bytes: u64 = self.sealed.values().map(|(_, bytes)| bytes).sum();
         let over = bytes >= roll_bytes(&self.job.spool) || self.roll.began.elapsed() >= ROLL_TIME;
         let pieces = if over || self.is_tight() { self.leave()? } else { 0 };
-        Ok(ArchiveState::Moved { snapshot, pieces, waiting_bytes: waiting(&self.job.spool) })
+        let spool = &self.job.spool;
+        Ok(ArchiveState::Moved { snapshot, pieces, waiting_bytes: waiting(spool), gap: gap(spool) })
     }
 
     /// Everything in the spool is moved and removed: the log does not go on from it.
@@ -257,8 +261,25 @@ fn pieces(spool: &Path) -> io::Result<Pieces> {
     Ok(all)
 }
 
+/// What is said of a log that cannot be moved.
+pub fn state_of_waiting(spool: &Path, problem: Problem) -> ArchiveState {
+    ArchiveState::Waiting { problem, waiting_bytes: waiting(spool), gap: gap(spool) }
+}
+
+fn gap(spool: &Path) -> Option<Gap> {
+    serde_json::from_slice(&fs::read(spool.join(GAP)).ok()?).ok()
+}
+
+/// From now on the log does not go on where it was.
+pub fn note_gap(spool: &Path, reason: &str) -> Result<(), Problem> {
+    let at = UnixMillis(jiff::Timestamp::now().as_millisecond());
+    let text = serde_json::to_vec(&Gap { at, reason: reason.to_owned() })
+        .map_err(|error| Problem::new("archive-spool", error.to_string()))?;
+    fs::write(spool.join(GAP), text).map_err(|error| failure(spool, &error))
+}
+
 /// Bytes of the log in the spool.
-pub fn waiting(spool: &Path) -> u64 {
+fn waiting(spool: &Path) -> u64 {
     pieces(spool).unwrap_or_default().values().map(|(_, bytes)| bytes).sum()
 }
 

@@ -118,6 +118,7 @@ impl Archives {
                 began: wall,
                 moved: None,
                 trouble: None,
+                gap: None,
             });
             let ended = tokio::spawn(archive(executable.to_owned(), log.to_owned(), job.clone(), said, stop));
             self.running.insert(job.service.clone(), Running { job, stopper, ended });
@@ -292,20 +293,20 @@ async fn listen(service: &str, output: ChildStdout, said: &Said) {
             return;
         }
         match serde_json::from_slice::<ArchiveState>(&line) {
-            Ok(ArchiveState::Moved { .. }) => {
+            Ok(ArchiveState::Moved { gap, .. }) => {
                 told = None;
                 let now = UnixMillis(jiff::Timestamp::now().as_millisecond());
                 lock(said).entry(service.to_owned()).and_modify(|known| {
-                    (known.moved, known.trouble) = (Some(now), None);
+                    (known.moved, known.trouble, known.gap) = (Some(now), None, gap);
                 });
             }
-            Ok(ArchiveState::Waiting { problem, waiting_bytes }) => {
+            Ok(ArchiveState::Waiting { problem, waiting_bytes, gap }) => {
                 if told.as_ref() != Some(&problem) {
                     tracing::warn!(service, %problem, waiting_bytes, "the log of a service waits for its vault");
                 }
-                lock(said)
-                    .entry(service.to_owned())
-                    .and_modify(|known| known.trouble = Some(problem.message.clone()));
+                lock(said).entry(service.to_owned()).and_modify(|known| {
+                    (known.trouble, known.gap) = (Some(problem.message.clone()), gap);
+                });
                 told = Some(problem);
             }
             Err(_) => return,

@@ -1,5 +1,6 @@
 //! What daemons say to each other about backups; part of [`super::super::messages`].
 
+use crate::backup::Gap;
 use anshin_director::{
     Attempt, RunId, SnapshotId, UnixMillis, VaultName,
     record::Sealed,
@@ -40,6 +41,9 @@ pub struct ArchiveReport {
     pub moved: Option<UnixMillis>,
     /// Why it is not now, if so.
     pub trouble: Option<String>,
+    /// The newest gap, if there ever was one.
+    #[serde(default)]
+    pub gap: Option<Gap>,
 }
 
 /// From the leading daemon.

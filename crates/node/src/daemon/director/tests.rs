@@ -13,6 +13,7 @@ use crate::{
 };
 use anshin_base::NodeId;
 use anshin_director::{
+    UnixMillis,
     plan::Source,
     record::{Change, VaultRecord},
     run::Work,
@@ -148,6 +149,29 @@ fn a_vault_is_seen_with_every_reason_why_it_cannot_be_written() {
     assert_eq!(trouble(&world).as_deref(), Some("its disk is full"));
     world.heard.get_mut(&NodeId(3)).unwrap().alive = false;
     assert!(trouble(&world).unwrap().contains("is down"));
+}
+
+#[test]
+fn a_log_that_does_not_come_into_the_vault_is_told_after_a_while_and_a_gap_at_once() {
+    let mut world = served();
+    let minute = |minutes: i64| UnixMillis(minutes * 60_000);
+    let mut archive = ArchiveReport {
+        service: "db".into(),
+        began: minute(0),
+        moved: Some(minute(2)),
+        trouble: Some("the vault is away".into()),
+        gap: None,
+    };
+    let told = |world: &mut World, archive: &ArchiveReport, at| {
+        world.reports.get_mut(&NodeId(1)).unwrap().archives = vec![archive.clone()];
+        view::logs(world, at).remove(&"service/db".into())
+    };
+    assert_eq!(told(&mut world, &archive, minute(11)), None);
+    assert!(told(&mut world, &archive, minute(13)).unwrap().contains("the vault is away"));
+    archive.trouble = None;
+    assert_eq!(told(&mut world, &archive, minute(13)), None);
+    archive.gap = Some(crate::backup::Gap { at: minute(4), reason: "it was given up".into() });
+    assert!(told(&mut world, &archive, minute(5)).unwrap().contains("a new backup: it was given up"));
 }
 
 #[test]

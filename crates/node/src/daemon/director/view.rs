@@ -72,16 +72,27 @@ fn things(world: &World, records: &Records, seen: &Observed, now: UnixMillis) ->
     posture(records, &seen.inventory, &settings, fresh, now).into_iter().map(thing).collect()
 }
 
-/// Logs that are in trouble for longer than a vault is away now and then.
-fn logs(world: &World, now: UnixMillis) -> BTreeMap<TargetKey, String> {
+/// Logs that are in trouble for longer than a vault is away now and then, and those with a gap behind the newest good backup.
+pub(super) fn logs(world: &World, now: UnixMillis) -> BTreeMap<TargetKey, String> {
     let reports = world.reports.iter().filter(|(node, _)| world.alive(**node));
     let mut out = BTreeMap::new();
     for archive in reports.flat_map(|(_, report)| &report.archives) {
-        let Some(why) = &archive.trouble else { continue };
+        let target = TargetKey(format!("service/{}", archive.service));
         let since = now.since(archive.moved.unwrap_or(archive.began));
-        if since > LOG_PATIENCE {
+        if let Some(why) = archive.trouble.as_ref().filter(|_| since > LOG_PATIENCE) {
             let text = format!("its log is not in the vault for {} now: {why}", since.rough());
-            out.insert(TargetKey(format!("service/{}", archive.service)), text);
+            out.insert(target, text);
+        } else if let Some(gap) = &archive.gap {
+            let targets = world.state.director.records().targets.iter();
+            let of_this = targets.filter(|((_, known), _)| *known == target);
+            let newest = of_this.filter_map(|(_, record)| Some(record.last_good.as_ref()?.point)).max();
+            if newest.is_none_or(|newest| newest <= gap.at) {
+                let text = format!(
+                    "its log has a gap at {}, and instants after it need a new backup: {}",
+                    gap.at, gap.reason
+                );
+                out.insert(target, text);
+            }
         }
     }
     out

@@ -35,19 +35,21 @@ pub fn archive(
     let mut sql = Sql::connect(&cluster, "postgres")?;
     let server = Server::ask(&mut sql)?;
     let slot = slot(service);
+    // Before the slot: one that nobody reads keeps the log for ever.
+    let program = cluster.program("pg_receivewal", Some(server.version / 10_000))?;
     // Versions before 13 lose no slots, and have no such column.
-    let state = format!(
-        "SELECT coalesce(to_jsonb(s) ->> 'wal_status', '') FROM pg_replication_slots s WHERE slot_name = '{slot}'"
-    );
-    let lost = sql.ask(&state)? == "lost";
-    // The piece that the next byte goes into. What is in the spool at or behind it is of a history that was given up: the data was
-    // set back by something else than us.
-    let present = sql.ask("SELECT pg_walfile_name(pg_current_wal_flush_lsn() + 1)")?;
-    if lost {
-        guest.stale("PostgreSQL has thrown away log that was not archived yet (max_slot_wal_keep_size): times from then on need the next base backup")?;
+    let state = sql.ask(&format!(
+        "SELECT coalesce(to_jsonb(s) ->> 'wal_status', 'there') FROM pg_replication_slots s WHERE slot_name = '{slot}'"
+    ))?;
+    let present = sql.ask("SELECT pg_walfile_name(pg_current_wal_flush_lsn())")?;
+    let pieces = names(spool).map_err(failed)?;
+    if state == "lost" {
+        guest.stale("PostgreSQL has thrown away log that was not archived yet (max_slot_wal_keep_size)")?;
         drop_slot(&mut sql, &slot)?;
-    } else if names(spool).map_err(failed)?.iter().any(|name| is_ahead(name, &present)) {
-        guest.stale("the data was set back by hand: its log goes on before what is in the spool")?;
+    } else if state.is_empty() && pieces.iter().any(|name| is_piece(name)) {
+        guest.stale("PostgreSQL has not kept its log for the archive: its replication slot was gone")?;
+    } else if pieces.iter().any(|name| is_ahead(name, &present)) {
+        guest.stale("the data was set back by hand: its log goes on before what was archived")?;
     }
     sql.ask(&format!(
         "SELECT pg_create_physical_replication_slot('{slot}', true) \
@@ -57,7 +59,6 @@ pub fn archive(
     let owner = std::fs::metadata(&server.data).map_err(failed)?;
     chown(spool, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
     std::fs::set_permissions(spool, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
-    let program = cluster.program("pg_receivewal", Some(server.version / 10_000))?;
     let mut command = cluster.client(&program);
     command.arg("-D").arg(spool).args(["--slot", &slot, "--synchronous", "--no-loop"]);
     // What it says is for the log; standard output is ours.
@@ -108,15 +109,15 @@ fn names(spool: &Path) -> std::io::Result<Vec<String>> {
     std::fs::read_dir(spool)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Whether a piece cannot be of the history whose present piece is this. Timeline, number of 4 GiB, number in it: 24 digits, of
-/// which the last 16 grow whatever the timeline.
-fn is_ahead(name: &str, present: &str) -> bool {
+/// Timeline, number of 4 GiB, number in it: 24 digits, of which the last 16 grow whatever the timeline.
+fn is_piece(name: &str) -> bool {
     let digits = name.strip_suffix(PARTIAL).unwrap_or(name);
-    let hex = |text: &str| {
-        text.len() == 24 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
-    };
-    let complete = digits.len() == name.len();
-    hex(digits) && hex(present) && (digits[8..] > present[8..] || complete && digits[8..] == present[8..])
+    digits.len() == 24 && digits.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+}
+
+/// Whether a piece cannot be of the history whose present piece is this one.
+fn is_ahead(name: &str, present: &str) -> bool {
+    is_piece(name) && is_piece(present) && (name[8..24] > present[8..24] || name[..8] > present[..8])
 }
 
 /// A recovery to an instant ends at the first change after it. This is one, for a database in which nothing else happens; the
@@ -150,13 +151,14 @@ mod tests {
     fn what_a_server_has_yet_to_write_is_of_another_history() {
         let ahead = |name| super::is_ahead(name, "000000030000000000000009");
         for other in
-            ["00000001000000000000000A.partial", "000000010000000100000000", "000000030000000000000009"]
+            ["00000001000000000000000A.partial", "000000010000000100000000", "000000040000000000000008"]
         {
             assert!(ahead(other), "{other}");
         }
         for own in [
+            "000000030000000000000009",
             "000000030000000000000009.partial",
-            "0000000200000000000000FF.x",
+            "00000004000000000000000A.x",
             "00000004.history",
             "000000020000000000000008",
         ] {
