@@ -499,3 +499,26 @@ fn what_is_forgotten_for_good_goes_with_the_next_collection() {
     let there = |at: usize| left.contains(&made[at].record.id);
     assert_eq!([there(0), there(1), there(2)], [true, false, true]);
 }
+
+#[test]
+fn nothing_goes_for_good_while_a_snapshot_cannot_be_read() {
+    let (store, clock) = (FaultStore::new(), TestClock::default());
+    let vault = create(Arc::new(store.clone()), &clock);
+    let writer = session(&vault, &keys(1), "alpha");
+    let made: Vec<_> = (0..2).map(|n| backup(&writer, &files(&mut Numbers(n), 2)).unwrap()).collect();
+    vault.forget_for_good(keys(1).domain(), made[0].record.id).unwrap();
+    // The one that holds it too, for example.
+    let name = store
+        .names()
+        .into_iter()
+        .find(|name| name.starts_with("snapshots/") && name.ends_with(&made[1].record.id.to_string()));
+    let name = name.unwrap();
+    let whole = store.peek(&name).unwrap();
+    store.tamper(&name, Some(whole.slice(..20)));
+    let _ = vault.gc();
+    let there = || vault.snapshots().unwrap().iter().any(|(_, found)| found.record.id == made[0].record.id);
+    assert!(there());
+    store.tamper(&name, Some(whole));
+    vault.gc().unwrap();
+    assert!(!there());
+}

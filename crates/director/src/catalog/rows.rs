@@ -291,6 +291,17 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_log_is_named_with_or_without_a_roll() {
+        for text in ["log:service/db", "log:service/db#9c1f04ab77e0d1f2.17", "log:a#b#0.0"] {
+            assert_eq!(text.parse::<LogLabel>().unwrap().to_string(), text);
+        }
+        let odd = ["log:", "log:#0.1", "log:db#", "log:db#.1", "log:db#0a", "log:db#0a.", "log:db#xy.1"];
+        for text in odd.into_iter().chain(["log:db#0a.-1", "log:db#0a.99999999999999999999", "run-1/1:db"]) {
+            assert!(text.parse::<LogLabel>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_label_reads_back_as_written() {
         let label = Label { run: RunId(17), attempt: Attempt(2), target: "image/a:/dev/sda".into() };
         assert_eq!(label.to_string(), "run-17/2:image/a:/dev/sda");

@@ -433,8 +433,12 @@ fn stamp() -> String {
 
 /// The snapshots of a roll each hold what the ones before them hold.
 fn last_of_rolls(pieces: &mut Vec<Snapshot>) {
-    let roll = |piece: &Snapshot| piece.record.run.parse::<LogLabel>().ok()?.roll;
-    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    // Of one client: what another one says that it holds counts for nothing.
+    let roll = |piece: &Snapshot| {
+        let (name, number) = piece.record.run.parse::<LogLabel>().ok()?.roll?;
+        Some(((piece.record.client.clone(), name), number))
+    };
+    let mut last: BTreeMap<(String, String), u64> = BTreeMap::new();
     for (name, number) in pieces.iter().filter_map(roll) {
         let known = last.entry(name).or_insert(number);
         *known = number.max(*known);
