@@ -10,11 +10,14 @@ use anshin_capture::{
     tree::ChunkId,
 };
 use anshin_vault::{Sink, Source, memory::MemoryVault};
-use common::{Dir, back_up, bring_back, naming, options, sh, torture::noise, with_mounts};
+use common::{
+    Dir, Mounted, back_up, bring_back, is_missing, naming, options, sh, torture::noise, with_mounts,
+};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 fn with(conflict: Conflict) -> RestoreOptions<'static> {
@@ -270,6 +273,51 @@ fn a_full_target_ends_the_restore_and_leaves_no_half_file() {
         }
         sh(&format!("umount {}", back.display()));
     }
+}
+
+/// ext4 writes what is overwritten in place whenever it likes, and times with its journal.
+#[test]
+fn a_file_has_the_time_of_the_snapshot_only_when_its_contents_survive_the_power() {
+    if is_missing(&["mkfs.ext4"])
+        || !with_mounts("a_file_has_the_time_of_the_snapshot_only_when_its_contents_survive_the_power")
+    {
+        return;
+    }
+    let mut mounted = Mounted::new("power");
+    let vault = MemoryVault::new();
+    let tree = mounted.dir.path("tree");
+    let (early, late) = (noise(1, 200_000), noise(2, 200_000));
+    mounted.dir.file("tree/a", &early);
+    mounted.dir.file("tree/b", &late);
+    let root = back_up(&vault, &tree, &options()).root;
+    let disk = mounted.mount("ext4", "disk", "64M");
+    sh(&format!("mount -o remount,commit=1 {}", disk.display()));
+    fs::write(disk.join("a"), noise(3, early.len())).unwrap();
+    fs::write(disk.join("b"), noise(4, late.len())).unwrap();
+    sh("sync");
+
+    // When the power fails, the first file was restored a moment ago, and the second one is the turn.
+    let (image, cut) = (mounted.dir.path("disk.img"), mounted.dir.path("cut.img"));
+    let second = noise(4, late.len());
+    let taken = AtomicBool::new(false);
+    let power = |now: &[u8]| {
+        if second.starts_with(now) && !taken.swap(true, Relaxed) {
+            sh(&format!("sleep 3; cp --sparse=always {} {}", image.display(), cut.display()));
+        }
+        naming(now)
+    };
+    let once = RestoreOptions { workers: 1, naming: Some(&power), ..with(Conflict::IfDifferent) };
+    bring_back(&vault, &root, &disk, &once);
+    assert!(taken.load(Relaxed));
+
+    let after = mounted.dir.path("after");
+    fs::create_dir(&after).unwrap();
+    sh(&format!("mount -o loop {} {}", cut.display(), after.display()));
+    bring_back(&vault, &root, &after, &with(Conflict::IfDifferent));
+    let equal =
+        [("a", &early), ("b", &late)].map(|(name, content)| fs::read(after.join(name)).unwrap() == *content);
+    sh(&format!("umount {}", after.display()));
+    assert_eq!(equal, [true, true]);
 }
 
 #[test]

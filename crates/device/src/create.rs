@@ -55,10 +55,12 @@ pub fn create(directory: &Path, what: &Create) -> Result<ReplicaId, Problem> {
             meta.write_all_at(content, *offset)?;
         }
         meta.sync_all()?;
+        // The names of the data and of the directory too: metadata without data is a lost replica.
+        for directory in [directory, &directory.join("..")] {
+            File::open(directory)?.sync_all()?;
+        }
         std::fs::rename(&unfinished, directory.join("meta"))?;
         File::open(directory)?.sync_all()?;
-        // Its entry in the directory above, too.
-        File::open(directory.join(".."))?.sync_all()?;
         Ok(())
     };
     if directory.join("meta").exists() {
@@ -71,7 +73,7 @@ pub fn create(directory: &Path, what: &Create) -> Result<ReplicaId, Problem> {
     let _ = std::fs::remove_file(directory.join("data"));
     made().map_err(|error| {
         // What was reserved before the space ran out is missing elsewhere until the next attempt.
-        for unfinished in ["data", "meta.new"] {
+        for unfinished in ["meta", "meta.new", "data"] {
             let _ = std::fs::remove_file(directory.join(unfinished));
         }
         let message = format!("cannot make a replica in {}: {error}", directory.display());

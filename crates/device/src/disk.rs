@@ -242,6 +242,11 @@ impl Area {
             }
             Err(error) => return Err(fail(error.into())),
         };
+        // Through the page cache, what a process before wrote may be there alone, and after a flush that failed the cache shows
+        // what the disk does not have.
+        rustix::fs::fdatasync(&fd).map_err(|error| fail(error.into()))?;
+        rustix::fs::fadvise(&fd, 0, None, rustix::fs::Advice::DontNeed)
+            .map_err(|error| fail(error.into()))?;
         let found = rustix::fs::fstat(&fd).map_err(|error| fail(error.into()))?;
         let bytes = u64::try_from(found.st_size).unwrap_or(0);
         let reserved = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512) >= bytes;

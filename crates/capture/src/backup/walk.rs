@@ -19,13 +19,13 @@ use crate::{
     tree::{Attributes, ChunkId, Content, Entry, EntryKind, Listing, Timestamp, Xattrs},
 };
 use anshin_vault::Sink;
-use rustix::io::Errno;
+use rustix::{fs::syncfs, io::Errno};
 use std::{
     ffi::CString,
     os::unix::ffi::OsStrExt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -68,6 +68,8 @@ pub(crate) struct Walk<'w> {
     pub(super) new_cache: Option<CacheWriter>,
     /// What was changed at or after this point is not cached.
     pub(super) horizon: Timestamp,
+    /// A file system could not write what it holds in memory: what was read may be gone after a loss of power, times unchanged.
+    unflushed: AtomicBool,
     pub(super) captured: Mutex<Vec<Option<Entry>>>,
     pub(super) failed: Mutex<Option<CaptureError>>,
 }
@@ -97,6 +99,7 @@ impl<'w> Walk<'w> {
             old_cache,
             new_cache,
             horizon: options.now.plus_seconds(-granularity),
+            unflushed: AtomicBool::new(false),
             captured: Mutex::new(plan.roots.iter().map(|_| None).collect()),
             failed: Mutex::new(None),
         }
@@ -154,6 +157,7 @@ impl<'w> Walk<'w> {
         match open_path(&root.source) {
             Ok(fd) => {
                 let handle = Handle::top(fd, &self.budget).map_err(|e| CaptureError::io("read", shown, e))?;
+                self.flush(&handle);
                 let job = self.directory(None, at, handle, Box::default(), 0, None)?;
                 Ok(Some(Task::Scan(Arc::new(job))))
             }
@@ -163,6 +167,7 @@ impl<'w> Walk<'w> {
                 };
                 let handle = Handle::top(open(parent)?, &self.budget)
                     .map_err(|e| CaptureError::io("read", shown, e))?;
+                self.flush(&handle);
                 let mut job = self.directory(None, at, handle, Box::default(), 0, None)?;
                 job.single = true;
                 let job = Arc::new(job);
@@ -263,6 +268,9 @@ impl<'w> Walk<'w> {
         };
         let other = handle.stat().device != parent.handle.stat().device;
         let mount = if other { mount_tag(&path) } else { parent.mount };
+        if other && !self.options.one_file_system {
+            self.flush(&handle);
+        }
         let root = parent.root;
         let job = self.directory(Some((parent.clone(), slot)), root, handle, name.clone(), mount, known)?;
         if self.options.honour_nodump && job.attributes.flags & Flags::NODUMP != 0 {
@@ -315,15 +323,29 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// Has the file system under a directory write what it holds in memory. With a loss of power a file can become again what it
+    /// was, and keep the time of what is lost (ext4 writes what is overwritten in place whenever it likes): the cache would
+    /// take the file for what was read now, for ever.
+    fn flush(&self, directory: &Arc<Handle>) {
+        if self.new_cache.is_some() && !directory.fd().is_ok_and(|fd| syncfs(&*fd).is_ok()) {
+            self.unflushed.store(true, Relaxed);
+        }
+    }
+
     /// True if the entry may be taken from the cache next time.
     pub fn cacheable(&self, stat: &Stat, entry: &Entry, closure: &[ChunkId]) -> bool {
         let quiet = stat.mtime < self.horizon && stat.ctime < self.horizon;
+        let flushed = !self.unflushed.load(Relaxed);
         let whole = match entry.content() {
             Some(Content::Missing { .. }) => false,
             Some(Content::Stored { .. }) => !closure.is_empty(),
             _ => true,
         };
-        quiet && whole && !self.options.access_times && !matches!(entry.attributes.xattrs, Xattrs::Stored(_))
+        quiet
+            && flushed
+            && whole
+            && !self.options.access_times
+            && !matches!(entry.attributes.xattrs, Xattrs::Stored(_))
     }
 }
 

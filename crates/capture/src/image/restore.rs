@@ -24,7 +24,7 @@ use std::{
     path::Path,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -63,7 +63,9 @@ pub fn restore_image(
     let io = |error| CaptureError::io("write", shown, error);
     let (fd, fresh) = open_target(target, content.size(), shown)?;
     let (written, equal) = (AtomicU64::new(0), AtomicU64::new(0));
-    let writing = Writing { nodes: &nodes, monitor, naming, written: &written, equal: &equal };
+    let changed = AtomicBool::new(false); // everything is flushed in the end
+    let writing =
+        Writing { nodes: &nodes, monitor, naming, written: &written, equal: &equal, changed: &changed };
     let failed = write_all(&writing, &content, &fd, fresh, workers);
     if let Err(error) = failed {
         return Err(match error {

@@ -17,7 +17,7 @@ use crate::{
 };
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, Mode, OFlags, ftruncate, openat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, fdatasync, ftruncate, openat, unlinkat},
     io::Errno,
 };
 use std::{
@@ -26,7 +26,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicUsize,
+            AtomicBool, AtomicUsize,
             Ordering::{AcqRel, Relaxed},
         },
     },
@@ -72,10 +72,12 @@ pub(crate) struct FileTask {
     /// It did not exist before; removed again if it does not become whole.
     fresh: bool,
     first: bool,
+    /// Something in it was overwritten.
+    changed: AtomicBool,
     /// Pieces that are still to be written, and one for whoever hands them out.
     pending: AtomicUsize,
     failed: Mutex<Option<WriteFailed>>,
-    complete: std::sync::atomic::AtomicBool,
+    complete: AtomicBool,
 }
 
 impl FileTask {
@@ -157,7 +159,7 @@ impl Restorer<'_> {
                     Ok((fd, fresh)) => {
                         let directory = handle.clone();
                         let (job, pending, failed) = (job.clone(), AtomicUsize::new(1), Mutex::new(None));
-                        let complete = false.into();
+                        let (changed, complete) = (false.into(), false.into());
                         let file = FileTask {
                             job,
                             entry,
@@ -166,6 +168,7 @@ impl Restorer<'_> {
                             fd,
                             fresh,
                             first,
+                            changed,
                             pending,
                             failed,
                             complete,
@@ -226,8 +229,9 @@ impl Restorer<'_> {
         Ok((fd, true))
     }
 
-    fn writing<'w>(&'w self, engine: &'w Engine<'_, Self>) -> Writing<'w> {
+    fn writing<'w>(&'w self, engine: &'w Engine<'_, Self>, file: &'w FileTask) -> Writing<'w> {
         Writing {
+            changed: &file.changed,
             nodes: engine.nodes,
             monitor: engine.monitor,
             naming: self.options.naming,
@@ -251,7 +255,7 @@ impl Restorer<'_> {
         let spread = content.size() >= SPREAD_MIN;
         let mut batch = Vec::new();
         let reader = ContentReader::new(engine.nodes);
-        let writing = self.writing(engine);
+        let writing = self.writing(engine, &file);
         let written = if let Content::Inline(bytes) = &content {
             writing.bytes(&file.fd, file.fresh, 0, bytes)
         } else {
@@ -285,7 +289,7 @@ impl Restorer<'_> {
 
     pub fn own_work(&self, engine: &Engine<'_, Self>, work: Own) -> Result<(), CaptureError> {
         let Own::Pieces(file, pieces) = work;
-        let writing = self.writing(engine);
+        let writing = self.writing(engine, &file);
         for (offset, segment) in pieces {
             let stop = file.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
             if stop || engine.monitor.is_cancelled() {
@@ -306,7 +310,12 @@ impl Restorer<'_> {
         if file.pending.fetch_sub(1, AcqRel) > 1 {
             return Ok(());
         }
-        let failed = file.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut failed = file.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The next restore takes a file of the right size and time for done. A file system may make the time durable, and lose
+        // with the power what was overwritten; what is new has its size only when it is on the disk.
+        if failed.is_none() && !file.fresh && file.changed.load(Relaxed) {
+            failed = fdatasync(&file.fd).err().map(Into::into);
+        }
         if let Some(error) = failed {
             file.discard(); // before its directory gets its times
             return self.not_restored(engine, &file.job, file.entry.clone(), file.first, error);

@@ -11,7 +11,7 @@ use rustix::{
     fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::{Errno, pread, pwrite},
 };
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// What is there already is compared in blocks of this size; only blocks that differ are written.
 const BLOCK: usize = 4096;
@@ -27,6 +27,8 @@ pub(crate) struct Writing<'w> {
     /// Bytes written, and bytes that were there.
     pub written: &'w AtomicU64,
     pub equal: &'w AtomicU64,
+    /// Set when the file is not what it was.
+    pub changed: &'w AtomicBool,
 }
 
 impl Writing<'_> {
@@ -78,6 +80,7 @@ impl Writing<'_> {
                 at = data.len().min(at + BLOCK);
             }
             let count = if different {
+                self.changed.store(true, Relaxed);
                 write_full(fd, &data[begin..at], offset + begin as u64)?;
                 self.written
             } else {
@@ -95,6 +98,7 @@ impl Writing<'_> {
             Err(Errno::NXIO) => return Ok(()), // a hole up to the end already
             _ => {}
         }
+        self.changed.store(true, Relaxed);
         match fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length) {
             Err(Errno::OPNOTSUPP | Errno::NODEV | Errno::INVAL) => self.zero(fd, offset, length),
             result => result,

@@ -9,6 +9,7 @@
 use anshin_base::Problem;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
@@ -96,6 +97,17 @@ impl Swap {
         if ready {
             self.rename(&self.ready, &self.place)?;
         }
+        // Whoever did it before may have died before it was durable, and the mark goes next.
+        let moved = [&self.ready, &self.place, &self.before].into_iter();
+        let all = moved.chain(self.aside.iter().flat_map(|(from, to)| [from, to]));
+        for parent in all.filter_map(|path| path.parent()).collect::<BTreeSet<_>>() {
+            match sync(parent) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.lost(format!("{} cannot be flushed: {error}", parent.display())));
+                }
+                _ => {}
+            }
+        }
         // What else was restored stays if the data refers to it; an empty rest goes.
         let _ = self.ready.parent().map(fs::remove_dir);
         Ok(())
@@ -126,6 +138,7 @@ impl Swap {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Problem> {
         let both = [from, to].map(|path| path.parent().unwrap_or(Path::new("/")));
+        // Each before the next: a loss of power leaves a state that is known here.
         fs::rename(from, to).and_then(|()| both.into_iter().try_for_each(sync)).map_err(|error| {
             self.lost(format!("{} cannot be renamed to {}: {error}", from.display(), to.display()))
         })

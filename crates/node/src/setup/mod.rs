@@ -17,7 +17,6 @@ pub use server::{JoinServer, Propose};
 
 use crate::{
     paths::Paths,
-    supervise::write_whole,
     voter::{Bootstrap, Fallback, Peer, VoterOptions},
 };
 use anshin_base::{LedgerEpoch, NodeId, Problem, VoterId};
@@ -89,7 +88,7 @@ impl NodeFile {
         let path = paths.node_file();
         let problem = |why: String| Problem::new("node-file", format!("{}: {why}", path.display()));
         let text = toml::to_string(self).map_err(|error| problem(error.to_string()))?;
-        write_whole(&path, text.as_bytes()).map_err(|error| problem(error.to_string()))
+        anshin_link::files::write(&path, text.as_bytes(), 0o644).map_err(|error| problem(error.to_string()))
     }
 
     /// How the node's voter process is set up.
@@ -158,7 +157,7 @@ impl KnownVoters {
         let path = paths.voters_file();
         let problem = |why: String| Problem::new("voters-file", format!("{}: {why}", path.display()));
         let text = serde_json::to_vec_pretty(self).map_err(|error| problem(error.to_string()))?;
-        write_whole(&path, &text).map_err(|error| problem(error.to_string()))
+        anshin_link::files::write(&path, &text, 0o644).map_err(|error| problem(error.to_string()))
     }
 }
 

@@ -77,6 +77,8 @@ pub fn join(
 
 /// Where a lost ledger's remains are kept for people, beside the voter's directory.
 const REMAINS: &str = "voter.lost";
+/// Where the new one is made.
+const FRESH: &str = "voter.new";
 
 /// Prepares a voter whose ledger is gone or damaged: it is silent under its former id, keeps the mesh alive, and waits
 /// for a new id (R8). What is left of `directory` is put aside.
@@ -84,21 +86,27 @@ const REMAINS: &str = "voter.lost";
 /// # Errors
 /// If the files cannot be written.
 pub fn lost(directory: &Path, voter: &Bootstrap, epoch: LedgerEpoch, why: &str) -> Result<(), Problem> {
-    let remains = directory.with_file_name(REMAINS);
-    let aside = || -> std::io::Result<()> {
-        if remains.exists() {
-            fs::remove_dir_all(&remains)?;
-        }
+    let (remains, fresh) = (directory.with_file_name(REMAINS), directory.with_file_name(FRESH));
+    let failed = |error: std::io::Error| {
+        Problem::new("voter-state", format!("cannot put {} aside: {error}", directory.display()))
+    };
+    // Beside it, so that an interruption leaves nothing that the next try would put aside in place of the remains.
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).map_err(failed)?;
+    }
+    let base = [Record::Identity(voter.identity(epoch)), Record::Silenced { why: why.to_owned() }];
+    voter.create(&fresh, Journal::create(Bootstrap::area_bytes(), &base).map(|(_, ops)| ops))?;
+    let exchange = || -> std::io::Result<()> {
         if directory.exists() {
+            if remains.exists() {
+                fs::remove_dir_all(&remains)?;
+            }
             fs::rename(directory, &remains)?;
         }
-        Ok(())
+        fs::rename(&fresh, directory)?;
+        directory.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
     };
-    aside().map_err(|error| {
-        Problem::new("voter-state", format!("cannot put {} aside: {error}", directory.display()))
-    })?;
-    let base = [Record::Identity(voter.identity(epoch)), Record::Silenced { why: why.to_owned() }];
-    voter.create(directory, Journal::create(Bootstrap::area_bytes(), &base).map(|(_, ops)| ops))
+    exchange().map_err(failed)
 }
 
 impl Bootstrap {

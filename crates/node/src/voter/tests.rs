@@ -560,3 +560,30 @@ async fn r3_when_the_primarys_node_dies_the_other_member_is_promoted_without_any
     let entry = b.entry("the promotion of the second", |entry| entry.primary == Some(second)).await;
     assert_eq!(entry.in_sync, both, "promotion changes the primary, not the set");
 }
+
+#[test]
+fn r8_what_is_left_of_a_lost_ledger_survives_an_interrupted_new_beginning() {
+    let (root, authority) = site();
+    let directory = root.0.join("voter");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("ledger-a"), "damaged").unwrap();
+    let bootstrap = Bootstrap {
+        site: authority.site(),
+        node: NodeId(3),
+        voter: VoterId(3),
+        witness: false,
+        peers: Vec::new(),
+        first: Vec::new(),
+    };
+    let begin = || lost(&directory, &bootstrap, LedgerEpoch(1), "it is damaged").unwrap();
+    let remains = || std::fs::read_to_string(root.0.join("voter.lost/ledger-a")).unwrap();
+    begin();
+    assert_eq!(remains(), "damaged");
+    // As the power leaves it between the renames, and while the new one is made.
+    std::fs::rename(&directory, root.0.join("voter.new")).unwrap();
+    std::fs::remove_file(root.0.join("voter.new/bootstrap.json")).unwrap();
+    begin();
+    assert_eq!(remains(), "damaged");
+    assert_eq!(Bootstrap::load(&directory).unwrap(), bootstrap);
+    assert!(!root.0.join("voter.new").exists());
+}

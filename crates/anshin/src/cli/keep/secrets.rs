@@ -57,6 +57,10 @@ impl<'a> HandOver<'a> {
                 let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
                 let mut file = file.map_err(failed)?;
                 writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(failed)?;
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                fs::File::open(parent.unwrap_or(Path::new(".")))
+                    .and_then(|it| it.sync_all())
+                    .map_err(failed)?;
                 match read_recovery_key(Some(path))? == *key {
                     true => Ok(()),
                     false => Err(Problem::new(

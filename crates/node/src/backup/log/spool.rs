@@ -267,7 +267,13 @@ pub fn state_of_waiting(spool: &Path, problem: Problem) -> ArchiveState {
 }
 
 fn gap(spool: &Path) -> Option<Gap> {
-    serde_json::from_slice(&fs::read(spool.join(GAP)).ok()?).ok()
+    let text = fs::read(spool.join(GAP)).ok()?;
+    // One that cannot be read was one all the same.
+    let unknown = || Gap {
+        at: UnixMillis(jiff::Timestamp::now().as_millisecond()),
+        reason: "it cannot be read any more why".into(),
+    };
+    Some(serde_json::from_slice(&text).unwrap_or_else(|_| unknown()))
 }
 
 /// From now on the log does not go on where it was.
@@ -275,7 +281,7 @@ pub fn note_gap(spool: &Path, reason: &str) -> Result<(), Problem> {
     let at = UnixMillis(jiff::Timestamp::now().as_millisecond());
     let text = serde_json::to_vec(&Gap { at, reason: reason.to_owned() })
         .map_err(|error| Problem::new("archive-spool", error.to_string()))?;
-    fs::write(spool.join(GAP), text).map_err(|error| failure(spool, &error))
+    anshin_link::files::write(&spool.join(GAP), &text, 0o600).map_err(|error| failure(spool, &error))
 }
 
 /// Bytes of the log in the spool.
@@ -322,5 +328,17 @@ mod tests {
         assert!(roll.is_within(&of(&["1", "2", "3.partial"])), "a piece was finished");
         assert!(!roll.is_within(&of(&["2", "3.partial"])), "one has left the spool");
         assert!(!roll.is_within(&of(&["1", "3.partial"])));
+    }
+
+    #[test]
+    fn a_gap_that_cannot_be_read_is_one_all_the_same() {
+        let spool = std::env::temp_dir().join(format!("anshin-spool-gap-{}", std::process::id()));
+        fs::create_dir_all(&spool).unwrap();
+        assert!(gap(&spool).is_none());
+        note_gap(&spool, "the slot was lost").unwrap();
+        assert_eq!(gap(&spool).unwrap().reason, "the slot was lost");
+        fs::write(spool.join(GAP), "").unwrap();
+        assert!(gap(&spool).is_some());
+        fs::remove_dir_all(&spool).unwrap();
     }
 }
