@@ -38,5 +38,5 @@ pub use keys::{DomainId, DomainKeys};
 pub use object::{ChunkId, Kind, Object, PLAIN_SIZE_MAX, REFS_MAX, Sink, Source, VaultError};
 pub use seal::Sealed;
 pub use session::{Session, SessionStats, SnapshotDraft};
-pub use snapshot::{Snapshot, SnapshotId, SnapshotRecord, SnapshotStats};
+pub use snapshot::{FORGOTTEN_FOR_GOOD, Snapshot, SnapshotId, SnapshotRecord, SnapshotStats};
 pub use store::open::Place;

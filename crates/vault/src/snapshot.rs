@@ -100,6 +100,9 @@ pub struct Snapshot {
     pub forgotten: Option<u64>,
 }
 
+/// When a snapshot was forgotten, if it goes at once: another one holds what is in it.
+pub const FORGOTTEN_FOR_GOOD: u64 = 0;
+
 impl SnapshotRecord {
     /// The clear fields, in the bytes that the encryption of `meta` authenticates.
     pub(crate) fn clear(&self) -> Vec<u8> {

@@ -55,6 +55,16 @@ pub trait Store: Send + Sync {
     /// Whether an operation takes less time than it would take to gather several into one.
     fn is_near(&self) -> bool;
 
+    /// Bytes that still fit, where there is an end to them.
+    fn room(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether what still fits is left to garbage collection, which must write a little before it can give back much.
+    fn is_tight(&self) -> bool {
+        false
+    }
+
     /// The place as an administrator knows it, without credentials.
     fn describe(&self) -> String;
 }

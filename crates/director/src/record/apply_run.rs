@@ -7,7 +7,7 @@ use super::{
     cut,
 };
 use crate::{
-    time::UnixMillis,
+    time::{Span, UnixMillis},
     words::{Attempt, RunId},
 };
 
@@ -135,7 +135,9 @@ fn remember(known: &mut TargetRecord, run: &Run, at: UnixMillis, outcome: &Outco
             known.missed = 0;
             let good = last_good(run, sealed, at);
             // Two runs of a target can end in another order than they began.
-            if known.last_good.as_ref().is_none_or(|last| last.point <= good.point) {
+            // One that was made with a clock ahead must not stay the newest for as long as that was.
+            let newer = |last: &LastGood| last.point <= good.point || last.point > at.after(Span::hours(1));
+            if known.last_good.as_ref().is_none_or(newer) {
                 known.last_good = Some(good);
             }
             None

@@ -3,7 +3,8 @@
 //! It cannot be talked into removing good snapshots:
 //! * times are those of the server's clock at sealing, never what a client claims;
 //! * only *good* snapshots count for rules. Suspicious ones (not ordered by the director, dated in the future, unlike
-//!   those before) neither push out good ones nor are removed by rules: they stay until a person decides;
+//!   those of the days before) neither push out good ones nor are removed by rules: they stay until a person decides, or until
+//!   what is odd has been usual for weeks;
 //! * lengths of time are measured from the newest good snapshot, not from now, so that a clock that runs ahead removes
 //!   nothing;
 //! * the newest good snapshot of anything still planned stays whatever the rules say, and so does what is held.
@@ -17,7 +18,7 @@ mod tests;
 
 pub use preview::Preview;
 pub use rules::{Reason, Verdict, decide};
-pub use suspicion::{Content, unlike};
+pub use suspicion::{Content, odd};
 
 use crate::{
     record::{Records, Sealed},

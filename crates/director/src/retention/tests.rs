@@ -1,4 +1,4 @@
-use super::*;
+use super::{suspicion::unlike, *};
 use crate::plan::Keep;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -119,6 +119,26 @@ fn a_snapshot_much_smaller_or_much_newer_than_usual_is_suspicious() {
         ),
         None
     );
+}
+
+#[test]
+fn what_is_odd_is_usual_after_weeks_however_often_it_is_backed_up() {
+    let (large, small) = (
+        Content { files: 10_000, bytes: 10 << 30, new_bytes: 100 << 20 },
+        Content { files: 1_000, bytes: 1 << 30, new_bytes: 1 << 20 },
+    );
+    let hour = |number: u64, content| (UnixMillis(0).after(Span::hours(number)), content);
+    let mut all: Vec<_> = (0..24 * 30).map(|number| hour(number, large)).collect();
+    let odd_days = (24 * 30..24 * 80).take_while(|number| {
+        all.push(hour(*number, small));
+        odd(&all).is_some()
+    });
+    let days = odd_days.count() / 24;
+    assert!((17..21).contains(&days), "{days}");
+    // Made by hand within some hours, without any day before.
+    let few: Vec<_> = (0..3).map(|number| hour(number, large)).chain([hour(4, small)]).collect();
+    assert!(odd(&few).is_some());
+    assert!(odd(&few[1..]).is_none());
 }
 
 fn any_candidate() -> impl Strategy<Value = Candidate> {

@@ -21,11 +21,14 @@ use std::{
         Arc,
         mpsc::{RecvTimeoutError, channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The daemon hears at least every two seconds.
 const TELL: Duration = Duration::from_secs(1);
+
+/// An attempt of which nothing goes on for so long ends, and is made again.
+const STALL_MAX: Duration = Duration::from_secs(4 * 3_600);
 
 /// Reasons that another attempt would meet again.
 const FINAL: [&str; 6] =
@@ -77,15 +80,21 @@ fn telling<T>(
     let (done, told) = channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
+            let mut stall = Stall::default();
             loop {
                 let progress = stop.monitor().progress();
-                voice.say(&AttemptState::Working(Progress {
+                let progress = Progress {
                     files: progress.entries,
                     bytes: progress.bytes.max(progress.bytes_moved),
                     sent: session.stats().sent_bytes,
                     files_total: None,
                     bytes_total: None,
-                }));
+                };
+                if stall.is_over(Instant::now(), &progress) {
+                    let message = format!("nothing of it went on for {} hours", STALL_MAX.as_secs() / 3_600);
+                    stop.ask(Problem::new("no-progress", message));
+                }
+                voice.say(&AttemptState::Working(progress));
                 if told.recv_timeout(TELL) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
@@ -95,6 +104,24 @@ fn telling<T>(
         drop(done);
         result
     })
+}
+
+/// Whether anything goes on: what waits for ever for a lock or a server would keep every later run from beginning.
+#[derive(Default)]
+struct Stall {
+    last: Option<(Instant, Progress)>,
+}
+
+impl Stall {
+    fn is_over(&mut self, now: Instant, progress: &Progress) -> bool {
+        match &self.last {
+            Some((since, last)) if last == progress => now.duration_since(*since) >= STALL_MAX,
+            _ => {
+                self.last = Some((now, *progress));
+                false
+            }
+        }
+    }
 }
 
 fn seal(work: &Work, session: &Session, taken: Taken, time: i64, warnings: u64) -> Result<Sealed, Problem> {
@@ -128,4 +155,26 @@ fn seal(work: &Work, session: &Session, taken: Taken, time: i64, warnings: u64) 
         new_bytes: sealed.record.stats.new_bytes,
         warnings: issues + warnings + said,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_of_which_nothing_goes_on_is_over_after_hours() {
+        let (mut stall, begin) = (Stall::default(), Instant::now());
+        let minute = |minutes: u64| begin + Duration::from_secs(60 * minutes);
+        let progress = |files| Progress { files, ..Progress::default() };
+        for (minutes, files, over) in [
+            (0, 0, false),
+            (200, 0, false),
+            (230, 1, false),
+            (469, 1, false),
+            (470, 1, true),
+            (471, 2, false),
+        ] {
+            assert_eq!(stall.is_over(minute(minutes), &progress(files)), over, "{minutes}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Commands before and after.
+//! Commands of a plan before and after its attempts.
 
 use super::{child::Group, stop::Stop};
 use anshin_base::Problem;
@@ -25,9 +25,10 @@ pub enum Outcome {
 /// Runs those that are due; gives the number of failures that only warn.
 ///
 /// # Errors
-/// The first failure that fails the attempt; later commands are not run then.
+/// The first failure that fails the attempt. Later commands are not run then, but those after the attempt are: they set right
+/// what the ones before it changed.
 pub fn run(hooks: &[Hook], work: &Work, result: Outcome, stop: Option<&Stop>) -> Result<u64, Problem> {
-    let mut warnings = 0;
+    let (mut warnings, mut failed) = (0, None);
     for hook in hooks.iter().filter(|hook| due(hook.when, result)) {
         match run_one(hook, work, result, stop) {
             Ok(()) => {}
@@ -35,10 +36,21 @@ pub fn run(hooks: &[Hook], work: &Work, result: Outcome, stop: Option<&Stop>) ->
                 tracing::warn!(%problem, "a command of the plan failed; the attempt goes on");
                 warnings += 1;
             }
-            Err(problem) => return Err(problem),
+            Err(problem) if result == Outcome::Begin => return Err(problem),
+            Err(problem) => {
+                tracing::warn!(%problem, "a command after the attempt failed; the others are run all the same");
+                failed.get_or_insert(problem);
+            }
         }
     }
-    Ok(warnings)
+    failed.map_or(Ok(warnings), Err)
+}
+
+/// How long the commands after a failed attempt may take together: for so long it is waited for an attempt that ends.
+#[must_use]
+pub fn after_failure(work: &Work) -> Duration {
+    let due = work.after.iter().filter(|hook| due(hook.when, Outcome::Failed));
+    Duration::from_secs(due.map(|hook| hook.timeout.0).sum())
 }
 
 fn due(when: HookWhen, result: Outcome) -> bool {

@@ -12,7 +12,7 @@
 pub mod about;
 mod child;
 mod execute;
-mod hooks;
+pub(crate) mod hooks;
 pub mod job;
 mod log;
 pub mod plugin;

@@ -2,7 +2,7 @@
 //! to, when its daemon is gone, or when its time is over.
 
 use super::{
-    Tools, backup,
+    Tools, backup, hooks,
     job::BackupJob,
     log::{ArchiveEndJob, ArchiveJob, archive, end_archive},
     restore,
@@ -49,7 +49,8 @@ impl Voice {
 /// If there is no job; the failure of a job is told in its last word.
 pub fn run_backup(tools: &Tools) -> Result<bool, Problem> {
     let job: BackupJob = job()?;
-    let stop = begin(job.work.run_time.map(|time| Duration::from_secs(time.0)))?;
+    let run_time = job.work.run_time.map(|time| Duration::from_secs(time.0));
+    let stop = begin(run_time, STOPPING_MAX + hooks::after_failure(&job.work))?;
     let voice = Voice::new(std::io::stdout());
     let last = backup(&job, tools, &stop, &voice);
     voice.say(&last);
@@ -62,7 +63,7 @@ pub fn run_backup(tools: &Tools) -> Result<bool, Problem> {
 /// As [`run_backup`].
 pub fn run_restore(tools: &Tools) -> Result<bool, Problem> {
     let job: RestoreJob = job()?;
-    let stop = begin(None)?;
+    let stop = begin(None, STOPPING_MAX)?;
     let voice = Voice::new(std::io::stdout());
     let last = restore(&job, tools, &stop, &voice);
     voice.say(&last);
@@ -75,7 +76,7 @@ pub fn run_restore(tools: &Tools) -> Result<bool, Problem> {
 /// As [`run_backup`].
 pub fn run_archive(tools: &Tools) -> Result<bool, Problem> {
     let job: ArchiveJob = job()?;
-    let stop = begin(None)?;
+    let stop = begin(None, STOPPING_MAX)?;
     let voice = Voice::new(std::io::stdout());
     archive(&job, tools, &stop, &voice).map(|()| true)
 }
@@ -86,7 +87,7 @@ pub fn run_archive(tools: &Tools) -> Result<bool, Problem> {
 /// As [`run_backup`].
 pub fn run_archive_end(tools: &Tools) -> Result<bool, Problem> {
     let job: ArchiveEndJob = job()?;
-    let stop = begin(None)?;
+    let stop = begin(None, STOPPING_MAX)?;
     end_archive(&job, tools, &stop).map(|()| true)
 }
 
@@ -101,7 +102,7 @@ fn job<T: DeserializeOwned>() -> Result<T, Problem> {
 }
 
 /// Watches for reasons to stop.
-fn begin(run_time: Option<Duration>) -> Result<Arc<Stop>, Problem> {
+fn begin(run_time: Option<Duration>, stopping: Duration) -> Result<Arc<Stop>, Problem> {
     let stop = Stop::new(Arc::new(Monitor::new()));
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         let thread = std::thread::Builder::new().name(name.into()).spawn(work);
@@ -136,7 +137,7 @@ fn begin(run_time: Option<Duration>) -> Result<Arc<Stop>, Problem> {
                 asked.ask(Problem::new("run-time", message).hint("raise `limits.run_time` of the plan"));
             }
             while !asked.sleep(Duration::from_secs(3600)) {}
-            std::thread::sleep(STOPPING_MAX);
+            std::thread::sleep(stopping);
             tracing::error!("something does not stop; the process ends without it");
             std::process::exit(1);
         }),

@@ -304,7 +304,9 @@ impl Restorer<'_> {
         about: &About,
         directory: &Path,
     ) -> Result<Option<PathBuf>, Problem> {
-        let since = snapshot.record.time.saturating_sub(CLOCKS_NANOSECONDS);
+        // By the vault's clock too: the one of who made the snapshot may have been ahead.
+        let sealed = i64::try_from(snapshot.sealed).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        let since = snapshot.record.time.min(sealed).saturating_sub(CLOCKS_NANOSECONDS);
         let mut pieces: Vec<Snapshot> = Vec::new();
         for (piece, meta) in session.snapshots()? {
             let ours = |meta: Vec<u8>| {
@@ -388,9 +390,11 @@ impl Restorer<'_> {
         let _ = fs::remove_file(stage.join(UNFINISHED));
         match at_start {
             Some(at) => {
-                self.settle(stage)?;
+                // That takes long, and whoever gave up in the meantime was told that nothing would be replaced.
+                let ready = self.settle(stage).and_then(|()| self.stop.check());
                 // Nothing will put it in place then, so it is swept away like any that was broken off.
-                swap.leave(&at.mount).inspect_err(|_| drop(fs::write(stage.join(UNFINISHED), "")))
+                let left = ready.and_then(|()| swap.leave(&at.mount));
+                left.inspect_err(|_| drop(fs::write(stage.join(UNFINISHED), "")))
             }
             None => swap.carry_out(),
         }

@@ -65,7 +65,14 @@ impl RunAdmission {
 
 impl Admission for RunAdmission {
     fn may_seal(&self, party: &Party, record: &SnapshotRecord) -> Result<(), String> {
-        self.judge(&record.run, &record.plan).inspect_err(|why| {
+        let judged = match party {
+            // By its name a run's snapshot counts as the site's backup, whoever made it.
+            Party::Client(client) if !record.run.is_empty() => {
+                Err(format!("client {} works on no run of the site", client.name))
+            }
+            _ => self.judge(&record.run, &record.plan),
+        };
+        judged.inspect_err(|why| {
             tracing::info!(%party, run = record.run, why, "a snapshot is not let in");
         })
     }
@@ -113,6 +120,8 @@ mod tests {
         record::{Cause, Change, NewRun, Place, VaultRecord},
     };
     use anshin_ledger::{Command, State};
+    use anshin_link::{ClientIdentity, PeerIdentity, SiteId};
+    use anshin_vault::{ChunkId, SnapshotStats};
 
     const AT: UnixMillis = UnixMillis(1_000);
 
@@ -187,6 +196,29 @@ mod tests {
         ] {
             assert!(may(&admission, run, plan).is_err(), "{run} {plan}");
         }
+    }
+
+    #[test]
+    fn a_client_from_outside_seals_nothing_that_counts_as_a_backup_of_the_site() {
+        let admission = admission();
+        let (site, name) = (SiteId([1; 16]), "a".to_owned());
+        let client = Party::Client(ClientIdentity { site, client: 1, name: name.clone() });
+        let node = Party::Node(PeerIdentity { site, node: NodeId(1), name });
+        let record = |run: &str| SnapshotRecord {
+            id: anshin_vault::SnapshotId([1; 16]),
+            client: "a".into(),
+            plan: "nightly".into(),
+            run: run.into(),
+            time: 0,
+            root: ChunkId([0; 32]),
+            stats: SnapshotStats::default(),
+            meta: Vec::new(),
+        };
+        for run in ["run-1/2:service/db", "log:service/db"] {
+            assert_eq!(admission.may_seal(&node, &record(run)), Ok(()));
+            assert!(admission.may_seal(&client, &record(run)).is_err(), "{run}");
+        }
+        assert_eq!(admission.may_seal(&client, &record("")), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,11 @@ use crate::{
     },
 };
 use anshin_base::Problem;
-use anshin_ledger::{Command, State};
+use anshin_director::{
+    SnapshotId, UnixMillis, VaultName,
+    record::{self, Change},
+};
+use anshin_ledger::{Command, Refused, State};
 use anshin_link::LinkError;
 use std::{
     net::SocketAddr,
@@ -20,6 +24,9 @@ use std::{
 
 /// For the ledger to decide; an election may be under way.
 const DECIDE_LIMIT: Duration = Duration::from_secs(15);
+/// The ledger has what is to be put there, or has not what is to be taken away.
+const EXISTS: &str = "ledger-exists";
+const MISSING: &str = "ledger-missing";
 /// Pause before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -130,7 +137,12 @@ pub async fn propose(socket: &Path, command: Command) -> Result<(), Problem> {
                 return match outcome {
                     ProposalOutcome::Applied(_) => Ok(()),
                     ProposalOutcome::Refused(refused) => {
-                        Err(Problem::new("ledger-refused", refused.to_string()))
+                        let code = match &refused {
+                            Refused::Director(record::Refused::Exists(_)) => EXISTS,
+                            Refused::Director(record::Refused::Missing(_)) => MISSING,
+                            _ => "ledger-refused",
+                        };
+                        Err(Problem::new(code, refused.to_string()))
                     }
                     ProposalOutcome::Dropped | ProposalOutcome::Unknown => Err(no_quorum()),
                 };
@@ -153,4 +165,33 @@ pub fn propose_now(paths: &Paths, command: Command) -> Result<(), Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Problem::new("runtime", format!("no runtime: {error}")))?;
     runtime.block_on(propose(&paths.voter_socket(), command))
+}
+
+/// Tells the plans of the site what a person does with snapshots: what is taken back is held, or they would give it up again at
+/// their next look; what is given up is not held any more.
+///
+/// # Errors
+/// As [`propose`].
+pub fn by_hand(
+    paths: &Paths,
+    vault: &VaultName,
+    snapshots: impl IntoIterator<Item = SnapshotId>,
+    taken_back: bool,
+) -> Result<(), Problem> {
+    let at = UnixMillis(jiff::Timestamp::now().as_millisecond());
+    let by = "anshin forget --undo".to_owned();
+    for snapshot in snapshots {
+        let change = match taken_back {
+            true => {
+                let reason = "a person took it back".to_owned();
+                Change::Hold { snapshot, vault: vault.clone(), by: by.clone(), reason, at }
+            }
+            false => Change::Release { snapshot, by: "anshin forget".to_owned(), at },
+        };
+        match propose_now(paths, Command::Director(change)) {
+            Err(problem) if [EXISTS, MISSING].contains(&problem.code.as_str()) => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }

@@ -73,6 +73,8 @@ fn files_and_commands_are_backed_up_between_their_commands() {
 
     fs::remove_file(&told).unwrap();
     wanted.work.before = vec![hook("exit 1", HookWhen::Always, OnFailure::Fail)];
+    // What comes after one that fails sets right what was changed before.
+    wanted.work.after.insert(0, hook("exit 4", HookWhen::Always, OnFailure::Fail));
     let failed = Running::start(&scratch, "backup", &wanted).last();
     assert!(matches!(failed, AttemptState::Failed { again: true, .. }), "{failed:?}");
     assert_eq!(fs::read_to_string(&told).unwrap(), "failure failed files/a\nalways failed files/a\n");

@@ -470,6 +470,37 @@ fn an_archive_that_lost_its_log_begins_anew_and_a_restore_tells_of_the_gap() {
 }
 
 #[test]
+fn an_archive_takes_its_log_over_from_what_a_killed_one_left_behind() {
+    let Some(programs) = programs() else {
+        println!("SKIPPED: PostgreSQL is not installed");
+        return;
+    };
+    let scratch = Scratch::new("postgresql-orphan");
+    let server = Server::make(programs, scratch.path("pg"), scratch.directory("socket"), "");
+    let job = archive_job(&server, scratch.directory("volume").join("spool"));
+    let first = Archive::start(&scratch, &job);
+    first.catch_up();
+    first.end();
+    // As out of memory leaves it: the executor, the plugin and `runuser` are killed, what they started goes on.
+    let (elsewhere, reader) = (scratch.directory("orphan"), server.programs.join("pg_receivewal"));
+    must("chown", &["postgres:postgres", elsewhere.to_str().unwrap()]);
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(reader).arg("-D").arg(elsewhere);
+    command.args(["-h", server.socket.to_str().unwrap(), "--slot", "anshin_db", "--no-loop"]);
+    let mut orphan = command.current_dir("/").stderr(Stdio::null()).spawn().unwrap();
+    let active = "SELECT active FROM pg_replication_slots WHERE slot_name = 'anshin_db'";
+    let end = Instant::now() + PATIENCE;
+    while server.sql(active) != "t" {
+        assert!(Instant::now() < end, "{:?}", orphan.try_wait());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let second = Archive::start(&scratch, &job);
+    second.catch_up();
+    assert!(orphan.wait().is_ok_and(|status| !status.success()));
+    second.end();
+}
+
+#[test]
 fn a_log_that_waits_for_its_vault_does_not_fill_the_volume() {
     let Some(programs) = programs() else {
         println!("SKIPPED: PostgreSQL is not installed");

@@ -71,6 +71,8 @@ pub(crate) struct Domain {
     pub damaged_segments: Mutex<Vec<SegmentName>>,
     /// What is on record as damaged.
     recorded: Mutex<Recorded>,
+    /// Held while a mark of forgetting is taken away, by whoever takes a snapshot back or removes it for good.
+    marks: Mutex<()>,
     /// Snapshots that were read once.
     pub known: Mutex<Known>,
     /// Packs whose header or table cannot be read, and why.
@@ -90,6 +92,7 @@ impl Domain {
             obsolete: Mutex::default(),
             damaged_segments: Mutex::default(),
             recorded: Mutex::default(),
+            marks: Mutex::default(),
             known: Mutex::default(),
             unreadable: Mutex::default(),
         });
@@ -169,6 +172,10 @@ impl Domain {
         }
         *seen = rounds;
         Ok(())
+    }
+
+    pub(crate) fn marks(&self) -> MutexGuard<'_, ()> {
+        lock(&self.marks)
     }
 
     pub(crate) fn recorded(&self) -> MutexGuard<'_, Recorded> {
@@ -288,6 +295,18 @@ impl Domain {
                 Err(error)
             }
         }
+    }
+
+    /// Gives up a pack because the storage is all but full.
+    pub(crate) fn refuse_pack(&self, pack: PackBuilder) -> VaultError {
+        match pack.finish() {
+            Ok(pack) => self.index.settle(&pack.contents, false),
+            Err(error) => return error,
+        }
+        VaultError::Full(format!(
+            "what is left at {} is kept for garbage collection",
+            self.store().describe()
+        ))
     }
 
     /// Writes what is in no segment yet, removes segments that are obsolete, merges if there are too many.

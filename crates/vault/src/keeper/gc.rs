@@ -13,6 +13,7 @@ use crate::index::set::Place;
 use crate::object::{ChunkId, Kind, VaultError};
 use crate::pack::{PackBuilder, PackName, WriterId};
 use crate::seal::SealedKind;
+use crate::snapshot::FORGOTTEN_FOR_GOOD;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
@@ -68,11 +69,17 @@ impl Domain {
         let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report = GcReport::default();
         self.refresh()?;
-        self.write_index()?;
+        fits(self.write_index())?;
         let (rounds, damaged) = rounds::load(self.store(), self.id, &self.rounds_seen())?;
         self.store().delete_many(&damaged)?;
+        let last = rounds.last().map(|round| round.number);
         for round in rounds {
             self.continue_round(&round, &mut report)?;
+            let over = round.end.is_some_and(|(_, ended)| self.now() >= ended.saturating_add(ROUND_AGE_MAX));
+            // The last one stays: its number must not be given again, or whoever knows the old one takes the new one for it.
+            if over && Some(round.number) != last {
+                rounds::remove(self.store(), self.id, round.number)?;
+            }
         }
         if report.next.is_some() {
             return Ok(report);
@@ -92,14 +99,8 @@ impl Domain {
     fn continue_round(&self, round: &Round, report: &mut GcReport) -> Result<(), VaultError> {
         let now = self.now();
         match round.end {
-            Some((verdict, ended)) => {
-                if verdict == Verdict::Sweep {
-                    self.sweep(round, report)?;
-                }
-                if now >= ended.saturating_add(ROUND_AGE_MAX) {
-                    rounds::remove(self.store(), self.id, round.number)?;
-                }
-            }
+            Some((Verdict::Sweep, _)) => self.sweep(round, report)?,
+            Some((Verdict::Abandon, _)) => {}
             None if now < round.marked.saturating_add(self.shared.options.grace) => {
                 report.packs_condemned += round.packs.len() as u64;
                 report.next = Some(round.marked.saturating_add(self.shared.options.grace));
@@ -126,8 +127,14 @@ impl Domain {
         let good = all.good.iter().map(|snapshot| (snapshot.record.id, snapshot.forgotten));
         for (id, forgotten) in good.chain(all.bad.iter().map(|(id, _, forgotten)| (*id, *forgotten))) {
             // What another one holds too stays while one cannot be read: it may be that one.
-            let spared = forgotten == Some(0) && !all.bad.is_empty();
+            let spared = forgotten == Some(FORGOTTEN_FOR_GOOD) && !all.bad.is_empty();
             if !spared && forgotten.is_some_and(|time| now >= time.saturating_add(delay)) {
+                let _marks = self.marks();
+                // Somebody may have taken it back since the snapshots were listed.
+                match self.store().get(&id.forgotten_path(self.id)) {
+                    Err(VaultError::NotFound(_) | VaultError::Damaged { .. }) => continue,
+                    other => other?,
+                };
                 // The snapshot before its mark: a mark alone means nothing.
                 self.store().delete(&id.path(self.id))?;
                 self.store().delete(&id.forgotten_path(self.id))?;
@@ -169,12 +176,12 @@ impl Domain {
         if chosen.is_empty() {
             return Ok(true);
         }
-        let kept = self.rewrite(&marker, &chosen, report)?;
+        let (kept, full) = self.rewrite(&marker, &chosen, report)?;
         let condemned: Vec<PackName> =
             chosen.iter().map(|pack| pack.name).filter(|name| !kept.contains(name)).collect();
         // A tree pack that must be kept may hold dead trees; what they refer to is kept as well.
         if condemned.is_empty() || kept.iter().any(|name| name.kind == Kind::Tree) {
-            return Ok(true);
+            return full.map_or(Ok(true), Err);
         }
         let Some(round) = self.condemn(&condemned)? else { return Ok(false) };
         // Who began to seal before the round was on record did not see it, and what it put before may be new here: trees that
@@ -216,32 +223,50 @@ impl Domain {
             }
         }
         rewritten.extend(small.into_values().filter(|packs| packs.len() >= SMALL_PACKS_MAX).flatten());
+        // Those first that give back most for what they take: it must fit beside them.
+        let live = |pack: &PackInfo| packs[&pack.name].live;
+        rewritten.sort_unstable_by_key(|pack| live(pack) * 1_000 / pack.size.max(1));
         rewritten.truncate(REWRITTEN_MAX);
+        if let Some(room) = self.store().room() {
+            let mut taken = 0;
+            rewritten.retain(|pack| {
+                taken += live(pack);
+                taken <= room / 2
+            });
+        }
         chosen.extend(rewritten);
         chosen.sort_unstable_by_key(|pack| pack.name);
         chosen
     }
 
     /// Copies what is live in the chosen packs into new ones; returns the packs that must stay because something live in them
-    /// cannot be read.
+    /// cannot be read or has no room elsewhere, and the word of a storage that is full.
     fn rewrite(
         self: &Arc<Self>,
         marker: &Marker<'_>,
         chosen: &[PackInfo],
         report: &mut GcReport,
-    ) -> Result<HashSet<PackName>, VaultError> {
+    ) -> Result<(HashSet<PackName>, Option<VaultError>), VaultError> {
         let going: HashSet<PackName> = chosen.iter().map(|pack| pack.name).collect();
         let mut live = marker.live_in(&going)?;
-        // In the order they lie in, so that what was written together stays together.
-        live.sort_unstable_by_key(|(pack, entry)| (pack.name, entry.offset));
-        live.dedup_by_key(|(pack, entry)| (pack.name, entry.offset));
-        let mut builders: HashMap<(WriterId, Kind), PackBuilder> = HashMap::new();
+        // In the order they lie in, so that what was written together stays together; trees first: where they do not fit nothing can go.
+        let place =
+            |(pack, entry): &(PackInfo, Entry)| (pack.name.kind != Kind::Tree, pack.name, entry.offset);
+        live.sort_unstable_by_key(place);
+        live.dedup_by_key(|found| place(found));
+        // Each with the packs from which something is in it.
+        let mut builders: HashMap<(WriterId, Kind), (PackBuilder, HashSet<PackName>)> = HashMap::new();
+        let mut full = None;
         let mut kept = HashSet::new();
         let mut copied = HashSet::new();
         for (pack, entry) in live {
             let place = stored_of(pack, &entry);
             // An alias is no copy of what it stands for.
             let copy = (entry.id, pack.writer, kind_of(&entry) == SealedKind::Alias);
+            if full.is_some() && pack.name.kind == Kind::Data {
+                kept.insert(pack.name);
+                continue;
+            }
             if copied.contains(&copy) || self.has_good_copy_outside(copy, &going)? {
                 continue;
             }
@@ -256,18 +281,38 @@ impl Domain {
             copied.insert(copy);
             report.bytes_rewritten += sealed.bytes().len() as u64;
             let key = (pack.writer, pack.name.kind);
-            let new = || PackBuilder::new(pack.name.kind, self.id, pack.writer);
-            let builder = builders.entry(key).or_insert_with(new);
+            let new = || (PackBuilder::new(pack.name.kind, self.id, pack.writer), HashSet::new());
+            let (builder, from) = builders.entry(key).or_insert_with(new);
             builder.push(sealed);
+            from.insert(pack.name);
             if builder.is_full(self.shared.options.pack_size) {
-                self.store_pack(std::mem::replace(builder, new()))?;
+                let (builder, from) = builders.remove(&key).expect("invariant: it was just filled");
+                self.store_copies(builder, from, &mut kept, &mut full)?;
             }
         }
-        for builder in builders.into_values().filter(|builder| !builder.is_empty()) {
-            self.store_pack(builder)?;
+        for (builder, from) in builders.into_values() {
+            self.store_copies(builder, from, &mut kept, &mut full)?;
         }
-        self.write_index()?;
-        Ok(kept)
+        fits(self.write_index())?;
+        Ok((kept, full))
+    }
+
+    /// Stores a pack of copies; where it has no room, the packs `from` which they are stay.
+    fn store_copies(
+        &self,
+        pack: PackBuilder,
+        from: HashSet<PackName>,
+        kept: &mut HashSet<PackName>,
+        full: &mut Option<VaultError>,
+    ) -> Result<(), VaultError> {
+        match self.store_pack(pack) {
+            Err(error @ VaultError::Full(_)) => {
+                kept.extend(from);
+                *full = Some(error);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Whether the same writer's object, or its alias, lies, intact, in a pack that stays: an earlier round may have copied it.
@@ -304,7 +349,7 @@ impl Domain {
             .cloned()
             .collect();
         if !concerned.is_empty() {
-            merge::merge(&self.index, &concerned, &going)?;
+            fits(merge::merge(&self.index, &concerned, &going))?;
         }
         for kind in [Kind::Tree, Kind::Data] {
             let of_kind = present.iter().filter(|(name, _)| name.kind == kind);
@@ -314,6 +359,14 @@ impl Domain {
         report.packs_deleted += present.len() as u64;
         report.bytes_deleted += present.iter().map(|(_, size)| size).sum::<u64>();
         Ok(())
+    }
+}
+
+/// What an index that has no room costs is time: packs say themselves what is in them.
+fn fits(written: Result<(), VaultError>) -> Result<(), VaultError> {
+    match written {
+        Err(VaultError::Full(_)) => Ok(()),
+        result => result,
     }
 }
 

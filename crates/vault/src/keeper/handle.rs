@@ -148,7 +148,14 @@ impl Keeper for Handle {
             if sealed.kind() == SealedKind::Alias {
                 return Err(VaultError::denied("put an alias"));
             }
-            self.pins.add(&[sealed.id()]);
+            let id = sealed.id();
+            self.pins.add(&[id]);
+            // What it has put before counts. Nobody here can compare contents with ids: whoever stole its credential must not be able to
+            // put something else beside what its snapshots refer to.
+            let before = self.domain.index.own_stored_kind(&id, self.writer.id);
+            if matches!(before, Ok(Some(SealedKind::Object(_)))) {
+                continue;
+            }
             self.writer.put(&self.domain, sealed);
         }
         self.writer.check(self.failures_seen)

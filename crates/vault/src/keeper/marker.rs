@@ -6,7 +6,7 @@ use crate::index::segment::{Entry, PackInfo, Segment};
 use crate::index::set::stored;
 use crate::object::{ChunkId, Kind, VaultError};
 use crate::pack::{PackName, WriterId};
-use crate::seal::SealedKind;
+use crate::seal::{Sealed, SealedKind};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -34,6 +34,20 @@ pub(crate) struct Marker<'a> {
     pub condemned: HashSet<PackName>,
     /// Something newly found to be live lies in condemned packs only.
     pub conflict: bool,
+}
+
+/// A tree that was found to be live and is to be read.
+#[derive(Clone, Copy)]
+struct Tree {
+    id: ChunkId,
+    /// There is more than one copy of it.
+    several: bool,
+    /// What it refers to and is not there is missed.
+    needed: bool,
+}
+
+fn is_lost(error: &VaultError) -> bool {
+    matches!(error, VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_))
 }
 
 /// Copies of one object that stay.
@@ -88,39 +102,42 @@ impl<'a> Marker<'a> {
 
     /// Marks all that is reachable. `needed` says that what is not there is missed.
     pub(crate) fn mark(&mut self, roots: Vec<ChunkId>, needed: bool) -> Result<(), VaultError> {
-        let mut waiting = roots;
-        while !waiting.is_empty() && !self.conflict {
-            let mut trees = Vec::new();
-            for id in std::mem::take(&mut waiting) {
-                if let Some(true) = self.visit(&id, needed)? {
-                    trees.push(id);
-                }
+        let mut trees = Vec::new();
+        for id in roots {
+            trees.extend(self.visit(&id, needed)?);
+        }
+        // Depth first in groups, and only trees wait: the list stays short however wide a tree is.
+        while !trees.is_empty() && !self.conflict {
+            let group = trees.split_off(trees.len().saturating_sub(TREES_AT_ONCE));
+            let (several, single): (Vec<Tree>, Vec<Tree>) = group.into_iter().partition(|tree| tree.several);
+            for (id, needed) in self.children(&single)? {
+                trees.extend(self.visit(&id, needed)?);
             }
-            // Depth first in groups: the list of what waits stays short in a wide tree.
-            for group in trees.chunks(TREES_AT_ONCE) {
-                self.children(group, needed, &mut waiting)?;
+            for tree in several {
+                for (id, needed) in self.children_of_all(&tree)? {
+                    trees.extend(self.visit(&id, needed)?);
+                }
             }
         }
         Ok(())
     }
 
-    fn children(
-        &mut self,
-        trees: &[ChunkId],
-        needed: bool,
-        waiting: &mut Vec<ChunkId>,
-    ) -> Result<(), VaultError> {
-        match self.domain.read_many(trees, Copies::All) {
-            Ok(read) => read.iter().for_each(|sealed| waiting.extend(sealed.refs())),
-            Err(VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_)) => {
-                for id in trees {
-                    match self.domain.read_any(id, Copies::All) {
-                        Ok(sealed) => waiting.extend(sealed.refs()),
-                        Err(
-                            VaultError::Missing(_) | VaultError::Damaged { .. } | VaultError::NotFound(_),
-                        ) => {
-                            if needed {
-                                self.missing.push(*id);
+    /// What these trees refer to, and whether it is needed.
+    fn children(&mut self, trees: &[Tree]) -> Result<Vec<(ChunkId, bool)>, VaultError> {
+        let ids: Vec<ChunkId> = trees.iter().map(|tree| tree.id).collect();
+        let mut found = Vec::new();
+        let mut take = |tree: &Tree, sealed: &Sealed| {
+            found.extend(sealed.refs().map(|id| (id, tree.needed)));
+        };
+        match self.domain.read_many(&ids, Copies::All) {
+            Ok(read) => trees.iter().zip(&read).for_each(|(tree, sealed)| take(tree, sealed)),
+            Err(error) if is_lost(&error) => {
+                for tree in trees {
+                    match self.domain.read_any(&tree.id, Copies::All) {
+                        Ok(sealed) => take(tree, &sealed),
+                        Err(error) if is_lost(&error) => {
+                            if tree.needed {
+                                self.missing.push(tree.id);
                             }
                         }
                         Err(error) => return Err(error),
@@ -129,12 +146,35 @@ impl<'a> Marker<'a> {
             }
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// Marks one object: None if it was marked before or is not there, otherwise whether it is a tree.
-    fn visit(&mut self, id: &ChunkId, needed: bool) -> Result<Option<bool>, VaultError> {
+    /// What all copies of a tree refer to: without its key nobody can tell which of them holds what its id says, and one
+    /// writer must not be able to hide what another one's refers to. What only some of them refer to may not be missed.
+    fn children_of_all(&mut self, tree: &Tree) -> Result<Vec<(ChunkId, bool)>, VaultError> {
+        let mut all: Vec<Vec<ChunkId>> = Vec::new();
+        for found in self.domain.index.copies(&tree.id, WriterId::MIN)? {
+            if found.kind == SealedKind::Alias {
+                continue;
+            }
+            match self.domain.read_copy(&tree.id, &found.place) {
+                Ok(sealed) => all.push(sealed.refs().collect()),
+                Err(error) if is_lost(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(first) = all.first() else {
+            let single = Tree { several: false, ..*tree };
+            return self.children(&[single]);
+        };
+        let needed = tree.needed && all.iter().all(|refs| refs == first);
+        Ok(all.into_iter().flatten().map(|id| (id, needed)).collect())
+    }
+
+    /// Marks one object; what it is, if it is a tree that was not marked before.
+    fn visit(&mut self, id: &ChunkId, needed: bool) -> Result<Option<Tree>, VaultError> {
         let (mut new, mut known, mut tree) = (false, false, false);
+        let mut places: Vec<(PackName, u32)> = Vec::new();
         let (mut there, mut going) = (There::default(), HashSet::new());
         for (segment, bits) in self.segments.iter().zip(&mut self.bits) {
             segment.find(self.domain.store(), id, |at, entry| {
@@ -144,6 +184,10 @@ impl<'a> Marker<'a> {
                 bits[word] |= bit;
                 tree |= entry.kind == Kind::Tree.code();
                 let stored = stored(segment, &entry);
+                let place = (stored.pack.name, stored.offset);
+                if stored.kind != SealedKind::Alias && !places.contains(&place) {
+                    places.push(place);
+                }
                 if self.condemned.contains(&stored.pack.name) {
                     going.insert(stored.pack.writer);
                 } else {
@@ -151,8 +195,9 @@ impl<'a> Marker<'a> {
                 }
             })?;
         }
+        let seen = |tree: bool, several: bool| tree.then_some(Tree { id: *id, several, needed });
         if known && (!new || there.spares(&going)) {
-            return Ok(new.then_some(tree));
+            return Ok(seen(new && tree, places.len() > 1));
         }
         // Put since the marking began, or only in condemned packs as far as the segments know.
         let copies = self.domain.index.copies(id, WriterId::MIN)?;
@@ -166,7 +211,8 @@ impl<'a> Marker<'a> {
             return Ok(None);
         }
         tree |= copies.iter().any(|found| found.kind == SealedKind::Object(Kind::Tree));
-        Ok((self.outside.insert(*id) || (known && new)).then_some(tree))
+        let first = self.outside.insert(*id) || (known && new);
+        Ok(seen(first && tree, copies.len() + places.len() > 1))
     }
 
     /// The objects of the segments that sessions were told are there.

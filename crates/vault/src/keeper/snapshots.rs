@@ -3,7 +3,7 @@
 use super::domain::Domain;
 use crate::coder::{Reader, checked, close};
 use crate::object::VaultError;
-use crate::snapshot::{Snapshot, SnapshotId};
+use crate::snapshot::{FORGOTTEN_FOR_GOOD, Snapshot, SnapshotId};
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
@@ -71,13 +71,12 @@ impl Domain {
                 known.forgotten.insert(id, *time);
                 continue;
             }
-            let bytes = match self.store().get(&id.forgotten_path(self.id)) {
-                Err(VaultError::NotFound(_)) => continue,
-                bytes => bytes?,
-            };
-            match decode_forgotten(&bytes, id) {
+            let bytes = self.store().get(&id.forgotten_path(self.id));
+            match bytes.and_then(|bytes| decode_forgotten(&bytes, id)) {
                 Ok(time) => drop(known.forgotten.insert(id, time)),
-                Err(_) => all.bad_marks.push(id),
+                Err(VaultError::NotFound(_)) => {}
+                Err(VaultError::Damaged { .. } | VaultError::Version { .. }) => all.bad_marks.push(id),
+                Err(error) => return Err(error),
             }
         }
         let mut before = before.snapshots;
@@ -86,12 +85,11 @@ impl Domain {
                 known.snapshots.insert(id, snapshot);
                 continue;
             }
-            let bytes = match self.store().get(&id.path(self.id)) {
-                Err(VaultError::NotFound(_)) => continue,
-                bytes => bytes?,
-            };
-            match Snapshot::decode(id, &bytes) {
+            let bytes = self.store().get(&id.path(self.id));
+            match bytes.and_then(|bytes| Snapshot::decode(id, &bytes)) {
                 Ok(snapshot) => drop(known.snapshots.insert(id, snapshot)),
+                Err(VaultError::NotFound(_)) => {}
+                Err(error @ VaultError::Store { .. }) => return Err(error),
                 Err(error) => all.bad.push((id, error, known.forgotten.get(&id).copied())),
             }
         }
@@ -110,6 +108,7 @@ impl Domain {
         for id in self.ids("intents")? {
             match self.store().get(&id.intent_path(self.id)) {
                 Err(VaultError::NotFound(_)) => {}
+                Err(VaultError::Damaged { .. }) => all.push((id, None)),
                 bytes => all.push((id, Snapshot::decode(id, &bytes?).ok())),
             }
         }
@@ -122,7 +121,7 @@ impl Domain {
 
     /// Its delay is over at once.
     pub(crate) fn forget_for_good(&self, id: SnapshotId) -> Result<(), VaultError> {
-        self.mark(id, 0)
+        self.mark(id, FORGOTTEN_FOR_GOOD)
     }
 
     fn mark(&self, id: SnapshotId, time: u64) -> Result<(), VaultError> {
@@ -140,6 +139,7 @@ impl Domain {
     }
 
     pub(crate) fn remember(&self, id: SnapshotId) -> Result<(), VaultError> {
+        let _marks = self.marks();
         self.store().get(&id.path(self.id))?;
         self.store().delete(&id.forgotten_path(self.id))
     }

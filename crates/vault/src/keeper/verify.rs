@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Packs read at once; each is in memory as a whole.
 const THREADS_MAX: usize = 4;
+/// Read at once of a pack of which not all can be read.
+const PLACE_SIZE: u64 = 4096;
 
 fn is_damage(error: &VaultError) -> bool {
     matches!(error, VaultError::Damaged { .. } | VaultError::Version { .. } | VaultError::TooLarge { .. })
@@ -118,13 +120,9 @@ impl Domain {
             self.rebuild_index()?;
         }
         // From here on nothing damaged is relied on, here or by whoever opens the vault later; so what is still found is intact. What
-        // was damaged and is no more, because the storage was put right, is relied on again.
-        let before = self.known_damage();
+        // was damaged and is no more, because the storage was put right or the link to it is good again, is relied on again.
         self.record_damage(&packs.bad, &packs.unreadable)?;
-        self.index.change_avoided(|avoided| {
-            avoided.objects.retain(|object| !before.objects.contains(object));
-            avoided.objects.extend(packs.bad.iter().copied());
-        });
+        self.index.change_avoided(|avoided| avoided.objects = packs.bad.iter().copied().collect());
         self.refresh()?;
         for (name, why, objects) in packs.findings {
             let mut lost = Vec::new();
@@ -253,6 +251,21 @@ impl Domain {
         }
     }
 
+    /// A pack of which some places cannot be read, with zeroes there: what lies elsewhere is not lost.
+    fn readable_parts(&self, name: PackName, size: u64) -> Result<bytes::Bytes, VaultError> {
+        let path = name.path(self.id);
+        let mut all = Vec::with_capacity(size as usize);
+        while (all.len() as u64) < size {
+            let length = (size - all.len() as u64).min(PLACE_SIZE) as usize;
+            match self.store().get_range(&path, all.len() as u64, length) {
+                Ok(part) => all.extend_from_slice(&part),
+                Err(error) if is_damage(&error) => all.resize(all.len() + length, 0),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all.into())
+    }
+
     fn verify_pack(
         &self,
         name: PackName,
@@ -265,6 +278,7 @@ impl Domain {
             match self.store().get(&name.path(self.id)) {
                 // Deleted by garbage collection meanwhile.
                 Err(VaultError::NotFound(_)) => return Ok(()),
+                Err(error) if is_damage(&error) => self.readable_parts(name, size)?,
                 bytes => bytes?,
             }
         } else {
@@ -370,7 +384,7 @@ impl Domain {
         let mut lost = BTreeMap::new();
         let mut waiting = vec![root];
         while let Some(id) = waiting.pop() {
-            if whole.contains(&id) || !seen.insert(id) {
+            if whole.contains(&id) || seen.contains(&id) {
                 continue;
             }
             let copies = self.index.copies(&id, crate::pack::WriterId::MIN)?;
@@ -382,6 +396,8 @@ impl Domain {
             if copies.iter().all(|found| found.kind == SealedKind::Object(crate::object::Kind::Data)) {
                 continue;
             }
+            // Only trees are remembered: there are not many of them.
+            seen.insert(id);
             match self.read_any(&id, Copies::All) {
                 Ok(sealed) => waiting.extend(sealed.refs()),
                 Err(error)

@@ -40,34 +40,40 @@ impl Domain {
         let mut known: HashSet<ChunkId> = base.iter().copied().collect();
         let mut base_level: Vec<ChunkId> = base.into_iter().collect();
         let mut seen: HashSet<ChunkId> = HashSet::new();
-        let mut level = vec![root];
-        while !level.is_empty() {
-            let mut trees = Vec::new();
-            for id in level {
-                if known.contains(&id) || seen.contains(&id) {
-                    continue;
-                }
-                match self.index.own_stored_kind(&id, writer)? {
-                    None => return Err(VaultError::Missing(id)),
-                    Some(SealedKind::Object(Kind::Data)) => {}
-                    Some(SealedKind::Object(Kind::Tree) | SealedKind::Alias) => {
-                        seen.insert(id);
-                        trees.push(id);
-                    }
-                }
+        // Data is looked up as it is met and not gathered: there is much of it. True for what must be read.
+        let must_read = |id: &ChunkId, known: &HashSet<ChunkId>, seen: &mut HashSet<ChunkId>| {
+            if known.contains(id) || seen.contains(id) {
+                return Ok(false);
             }
+            match self.index.own_stored_kind(id, writer)? {
+                None => Err(VaultError::Missing(*id)),
+                Some(SealedKind::Object(Kind::Data)) => Ok(false),
+                Some(SealedKind::Object(Kind::Tree) | SealedKind::Alias) => Ok(seen.insert(*id)),
+            }
+        };
+        let mut trees = Vec::new();
+        if must_read(&root, &known, &mut seen)? {
+            trees.push(root);
+        }
+        while !trees.is_empty() {
             // What the base has at the next level, but only below trees that are not in both.
             let differ: Vec<ChunkId> = base_level.into_iter().filter(|id| !seen.contains(id)).collect();
-            base_level = if trees.is_empty() {
-                Vec::new()
-            } else {
-                self.children(&differ, Copies::All).unwrap_or_default()
-            };
+            base_level = self.children(&differ, Copies::All).unwrap_or_default();
             known.extend(&base_level);
             base_level.retain(|id| {
                 !matches!(self.index.own_kind(id, writer), Ok(Some(SealedKind::Object(Kind::Data))))
             });
-            level = self.children(&trees, copies)?;
+            let mut next = Vec::new();
+            for group in trees.chunks(TREES_AT_ONCE) {
+                for sealed in self.read_many(group, copies)? {
+                    for id in sealed.refs() {
+                        if must_read(&id, &known, &mut seen)? {
+                            next.push(id);
+                        }
+                    }
+                }
+            }
+            trees = next;
         }
         Ok(())
     }

@@ -97,7 +97,10 @@ impl Writer {
     fn upload(self: &Arc<Self>, domain: &Arc<Domain>, pack: PackBuilder) {
         let (writer, domain_of_job) = (self.clone(), domain.clone());
         domain.shared.uploader.run(Box::new(move || {
-            let result = domain_of_job.store_pack(pack);
+            let result = match domain_of_job.store().is_tight() {
+                true => Err(domain_of_job.refuse_pack(pack)),
+                false => domain_of_job.store_pack(pack),
+            };
             let mut state = writer.state();
             state.in_flight -= 1;
             if let Err(error) = result {

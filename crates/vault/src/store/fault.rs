@@ -19,6 +19,8 @@ struct State {
     objects: BTreeMap<String, Bytes>,
     /// Bytes that still fit.
     room: Option<usize>,
+    /// Bytes that are left to garbage collection.
+    reserve: usize,
 }
 
 #[derive(Default)]
@@ -72,6 +74,11 @@ impl FaultStore {
     /// Lets `bytes` more in; None removes the limit.
     pub fn set_room(&self, bytes: Option<usize>) {
         lock(&self.state).room = bytes;
+    }
+
+    /// Leaves so many bytes to garbage collection.
+    pub fn set_reserve(&self, bytes: usize) {
+        lock(&self.state).reserve = bytes;
     }
 
     /// Overwrites although it was told not to, as some storages do.
@@ -184,6 +191,15 @@ impl Store for FaultStore {
                 _ => Err(VaultError::damaged(name, "it is shorter than it should be")),
             }
         })
+    }
+
+    fn room(&self) -> Option<u64> {
+        lock(&self.state).room.map(|room| room as u64)
+    }
+
+    fn is_tight(&self) -> bool {
+        let state = lock(&self.state);
+        state.room.is_some_and(|room| room < state.reserve)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, VaultError> {

@@ -8,6 +8,7 @@ use super::{OBJECT_SIZE_MAX, Store, check_name};
 use crate::object::VaultError;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,6 +21,11 @@ use std::time::Duration;
 
 const TEMPORARY: &str = "tmp";
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What the kernel says of a place of a disk that cannot be read, or does not hold what the file system expects.
+const UNREADABLE: [Errno; 4] = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::REMOTEIO];
+/// Left free for garbage collection: this, or that part of a smaller file system.
+const RESERVE: u64 = 256 << 20;
+const RESERVE_PART: u64 = 50;
 /// Pack files kept open, because a restore reads many parts of the same ones.
 const OPEN_FILES_MAX: usize = 64;
 
@@ -38,6 +44,14 @@ fn failed(what: &str, name: impl std::fmt::Display, error: &io::Error) -> VaultE
         io::ErrorKind::NotFound => VaultError::NotFound(name.to_string()),
         io::ErrorKind::AlreadyExists => VaultError::Exists(name.to_string()),
         _ => VaultError::Store { what: format!("{what} {name}"), why: error.to_string(), transient: false },
+    }
+}
+
+/// A sector that cannot be read is damage like any other: there may be another copy, and what can be made anew is.
+fn unread(name: &str, error: &io::Error) -> VaultError {
+    match Errno::from_io_error(error) {
+        Some(errno) if UNREADABLE.contains(&errno) => VaultError::damaged(name, error.to_string()),
+        _ => failed("reading", name, error),
     }
 }
 
@@ -112,7 +126,7 @@ impl LocalStore {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         let mut file = match rustix::fs::openat(CWD, directory, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => File::from(fd),
-            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
+            Err(Errno::NOTSUP | Errno::ISDIR | Errno::INVAL) => {
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -134,7 +148,7 @@ impl LocalStore {
             let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
             match rustix::fs::linkat(CWD, &*unnamed, CWD, target, AtFlags::SYMLINK_FOLLOW) {
                 Ok(()) => return sync_directory(directory),
-                Err(rustix::io::Errno::EXIST) => {
+                Err(Errno::EXIST) => {
                     sync_directory(directory)?;
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
@@ -156,7 +170,7 @@ impl LocalStore {
             write_parts(&mut file, parts)?;
             match rustix::fs::renameat_with(CWD, &path, CWD, target, rustix::fs::RenameFlags::NOREPLACE) {
                 Ok(()) => Ok(()),
-                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                     fs::hard_link(&path, target)?;
                     fs::remove_file(&path)
                 }
@@ -176,7 +190,7 @@ impl LocalStore {
         if let Some(at) = open.iter().rposition(|(known, _)| known == name) {
             return Ok(open[at].1.clone());
         }
-        let file = File::open(path).map_err(|error| failed("opening", name, &error))?;
+        let file = File::open(path).map_err(|error| unread(name, &error))?;
         let file = std::sync::Arc::new(file);
         if open.len() >= OPEN_FILES_MAX {
             open.remove(0);
@@ -203,15 +217,15 @@ impl Store for LocalStore {
     }
 
     fn get(&self, name: &str) -> Result<Bytes, VaultError> {
-        let file = File::open(self.path(name)?).map_err(|error| failed("opening", name, &error))?;
-        let size = file.metadata().map_err(|error| failed("reading", name, &error))?.len();
+        let file = File::open(self.path(name)?).map_err(|error| unread(name, &error))?;
+        let size = file.metadata().map_err(|error| unread(name, &error))?.len();
         if size > OBJECT_SIZE_MAX {
             let (size, max) = (usize::try_from(size).unwrap_or(usize::MAX), 256 << 20);
             return Err(VaultError::TooLarge { what: "an object of the storage", size, max });
         }
         let length = usize::try_from(size).unwrap_or(usize::MAX);
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, 0).map_err(|error| failed("reading", name, &error))?;
+        file.read_exact_at(&mut bytes, 0).map_err(|error| unread(name, &error))?;
         Ok(bytes.into())
     }
 
@@ -220,7 +234,7 @@ impl Store for LocalStore {
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => VaultError::damaged(name, "it is shorter than it should be"),
-            _ => failed("reading", name, &error),
+            _ => unread(name, &error),
         })?;
         Ok(bytes.into())
     }
@@ -283,6 +297,18 @@ impl Store for LocalStore {
 
     fn is_near(&self) -> bool {
         true
+    }
+
+    fn room(&self) -> Option<u64> {
+        let space = rustix::fs::statvfs(&self.root).ok()?;
+        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn is_tight(&self) -> bool {
+        rustix::fs::statvfs(&self.root).is_ok_and(|space| {
+            let part = space.f_blocks.saturating_mul(space.f_frsize) / RESERVE_PART;
+            space.f_bavail.saturating_mul(space.f_frsize) < part.min(RESERVE)
+        })
     }
 
     fn describe(&self) -> String {

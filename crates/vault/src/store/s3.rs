@@ -16,7 +16,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// For an answer, besides the time that its bytes or those of the request take on a slow line.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
+/// One whose writing failed for a moment is written again after these.
+const PUT_AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25)];
+/// What a listing of millions of objects comes to, for its time.
+const LISTED_BYTES: u64 = 256 << 20;
+/// The client's own limit, for what has none here.
+const LONGEST: Duration = Duration::from_secs(3_600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
 const RETRIES_MAX: usize = 8;
@@ -64,7 +72,9 @@ fn failed(what: &str, name: &str, error: Error) -> VaultError {
         },
         other => {
             let why = other.to_string();
-            if why.contains("InsufficientStorage") || why.contains("507") || why.contains("QuotaExceeded") {
+            // Not the bare number: names of objects and lengths of time are part of the text.
+            let full = ["InsufficientStorage", "507 Insufficient Storage", "QuotaExceeded"];
+            if full.iter().any(|word| why.contains(word)) {
                 return VaultError::Full(format!("{what} {name}: {why}"));
             }
             VaultError::Store { what: format!("{what} {name}"), why, transient: true }
@@ -87,7 +97,7 @@ impl S3Store {
             .with_client_options(
                 object_store::ClientOptions::new()
                     .with_allow_http(plain)
-                    .with_timeout(REQUEST_TIMEOUT)
+                    .with_timeout(LONGEST)
                     .with_connect_timeout(CONNECT_TIMEOUT),
             )
             .with_retry(object_store::RetryConfig {
@@ -128,23 +138,27 @@ impl S3Store {
         }
     }
 
-    /// Runs a request on the own run time and waits for it.
+    /// Runs a request that moves at most so many bytes on the own run time and waits for it.
     fn wait<T: Send + 'static>(
         &self,
         what: &str,
         name: &str,
+        bytes: u64,
         request: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, VaultError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let runtime = self.runtime.as_ref().expect("invariant: only drop takes it");
+        let limit = REQUEST_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
         runtime.spawn(async move {
-            let _ = send.send(request.await);
+            if let Ok(result) = tokio::time::timeout(limit, request).await {
+                let _ = send.send(result);
+            }
         });
         match receive.recv() {
             Ok(result) => result.map_err(|error| failed(what, name, error)),
             Err(_) => Err(VaultError::Store {
                 what: format!("{what} {name}"),
-                why: "the request was given up".into(),
+                why: format!("the request was given up, or not answered within {} s", limit.as_secs()),
                 transient: true,
             }),
         }
@@ -162,11 +176,19 @@ impl Drop for S3Store {
 
 impl Store for S3Store {
     fn put(&self, name: &str, parts: &[Bytes]) -> Result<(), VaultError> {
-        let (client, path) = (self.client.clone(), self.path(name)?);
         let payload: PutPayload = parts.iter().cloned().collect();
-        let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-        let result = self
-            .wait("writing", name, async move { client.put_opts(&path, payload, options).await.map(drop) });
+        let mut pauses = PUT_AGAIN.iter();
+        let result = loop {
+            let (client, path, payload) = (self.client.clone(), self.path(name)?, payload.clone());
+            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+            let bytes = payload.content_length() as u64;
+            let put = async move { client.put_opts(&path, payload, options).await.map(drop) };
+            match (self.wait("writing", name, bytes, put), pauses.next()) {
+                // The client does not repeat what must not happen twice; here it cannot.
+                (Err(VaultError::Store { transient: true, .. }), Some(pause)) => std::thread::sleep(*pause),
+                (result, _) => break result,
+            }
+        };
         match result {
             // A retry after a lost answer meets what the first try wrote.
             Err(VaultError::Exists(_)) if self.holds(name, parts)? => Ok(()),
@@ -176,7 +198,7 @@ impl Store for S3Store {
 
     fn get(&self, name: &str) -> Result<Bytes, VaultError> {
         let (client, path) = (self.client.clone(), self.path(name)?);
-        self.wait("reading", name, async move {
+        self.wait("reading", name, OBJECT_SIZE_MAX, async move {
             let answer = client.get(&path).await?;
             if answer.meta.size > OBJECT_SIZE_MAX {
                 return Err(Error::NotSupported { source: "an object larger than any of a vault".into() });
@@ -191,14 +213,16 @@ impl Store for S3Store {
             range: Some(GetRange::Bounded(offset..offset + length as u64)),
             ..Default::default()
         };
-        let result =
-            self.wait("reading", name, async move { client.get_opts(&path, options).await?.bytes().await });
-        match result {
+        let read = async move { client.get_opts(&path, options).await?.bytes().await };
+        let short = || VaultError::damaged(name, "it is shorter than it should be");
+        match self.wait("reading", name, length as u64, read) {
             Ok(bytes) if bytes.len() == length => Ok(bytes),
-            Ok(_) => Err(VaultError::damaged(name, "it is shorter than it should be")),
-            Err(VaultError::Store { why, .. }) if why.contains("416") || why.contains("Range") => {
-                Err(VaultError::damaged(name, "it is shorter than it should be"))
-            }
+            Ok(_) => Err(short()),
+            // Perhaps because it ends before; the text of an error says many things.
+            Err(error @ VaultError::Store { .. }) => match self.size(name) {
+                Ok(size) if size < offset + length as u64 => Err(short()),
+                _ => Err(error),
+            },
             Err(error) => Err(error),
         }
     }
@@ -207,7 +231,7 @@ impl Store for S3Store {
         let client = self.client.clone();
         let within = self.full(prefix.trim_end_matches('/'));
         let within = (!within.trim_end_matches('/').is_empty()).then(|| Path::from(within));
-        let found = self.wait("listing", prefix, async move {
+        let found = self.wait("listing", prefix, LISTED_BYTES, async move {
             client
                 .list(within.as_ref())
                 .map_ok(|meta| (meta.location.to_string(), meta.size))
@@ -224,7 +248,7 @@ impl Store for S3Store {
 
     fn delete(&self, name: &str) -> Result<(), VaultError> {
         let (client, path) = (self.client.clone(), self.path(name)?);
-        match self.wait("deleting", name, async move { client.delete(&path).await }) {
+        match self.wait("deleting", name, 0, async move { client.delete(&path).await }) {
             Err(VaultError::NotFound(_)) => Ok(()),
             other => other,
         }
@@ -241,6 +265,11 @@ impl Store for S3Store {
 }
 
 impl S3Store {
+    fn size(&self, name: &str) -> Result<u64, VaultError> {
+        let (client, path) = (self.client.clone(), self.path(name)?);
+        self.wait("looking at", name, 0, async move { client.head(&path).await.map(|meta| meta.size) })
+    }
+
     /// Whether the object holds exactly these bytes.
     fn holds(&self, name: &str, parts: &[Bytes]) -> Result<bool, VaultError> {
         let mut there = self.get(name)?;

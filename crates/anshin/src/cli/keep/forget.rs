@@ -9,10 +9,14 @@ use crate::cli::out::{Ending, Out};
 use anshin_base::Problem;
 use anshin_director::{
     SnapshotId, UnixMillis,
+    catalog::Label,
     plan::Keep,
     retention::{Candidate, Preview, Standing, decide},
 };
-use anshin_node::keep::{Access, Task};
+use anshin_node::{
+    keep::{Access, Task, members},
+    paths::Paths,
+};
 use anshin_vault::SnapshotId as VaultSnapshotId;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -92,6 +96,16 @@ pub fn carry_out(asked: &Forget, out: &Out) -> Result<Ending, Problem> {
         }
     }
     if !asked.dry_run {
+        // First, or a plan is faster.
+        if access.served() && !by_rules {
+            let of_runs = all.iter().filter(|told| told.clear.run.parse::<Label>().is_ok());
+            let named = of_runs.filter(|told| done.forgotten.contains(&told.clear.id));
+            let snapshots = named.map(|told| SnapshotId(told.clear.id.clone()));
+            let told =
+                members::by_hand(&Paths::of_environment(), &access.called().into(), snapshots, asked.undo);
+            // A hold that stays on what is given up does no harm.
+            told.or_else(|problem| if asked.undo { Err(problem) } else { Ok(()) })?;
+        }
         mark(&access, done.forgotten.clone(), asked.undo)?;
     }
     out.show(&done, |style| show::forget_done(style, &done))?;

@@ -12,6 +12,7 @@ use super::{
 use crate::cli::out::Style;
 use anshin_base::ByteSize;
 use anshin_node::keep::administer::{Collected, Verified};
+use anshin_vault::FORGOTTEN_FOR_GOOD;
 use std::fmt::Write as _;
 
 /// Issues and the like that are printed; `--json` has the first thousand.
@@ -245,8 +246,10 @@ pub fn snapshots(style: Style, all: &[Told], logs: usize) -> String {
     let rows = all.iter().map(|told| {
         let clear = &told.clear;
         let mut what = told.what();
-        if let Some(forgotten) = clear.forgotten {
-            let _ = write!(what, " (forgotten {})", time(forgotten));
+        match clear.forgotten {
+            Some(FORGOTTEN_FOR_GOOD) => what += " (forgotten for good)",
+            Some(forgotten) => _ = write!(what, " (forgotten {})", time(forgotten)),
+            None => {}
         }
         vec![
             told.short().to_owned(),
@@ -291,12 +294,16 @@ pub fn snapshot(style: Style, shown: &SnapshotShown) -> String {
             lines.push(format!("issues:   {}", described.issues));
         }
     }
-    if let Some(forgotten) = clear.forgotten {
-        lines.push(format!(
+    match clear.forgotten {
+        Some(FORGOTTEN_FOR_GOOD) => {
+            lines.push("forgotten for good: another snapshot holds what is in it".into());
+        }
+        Some(forgotten) => lines.push(format!(
             "forgotten {}; back with: anshin forget --undo {}",
             time(forgotten),
             told.short()
-        ));
+        )),
+        None => {}
     }
     lines.push(String::new());
     lines.extend(shown.top.iter().map(entry));

@@ -177,13 +177,16 @@ impl Row<'_> {
         self.insert(
             connection,
             "ON CONFLICT (snapshot) DO UPDATE SET vault = excluded.vault, plan = excluded.plan, target = excluded.target,
-             run = excluded.run, attempt = excluded.attempt, point = excluded.point, sealed = excluded.sealed,
+             run = excluded.run, attempt = excluded.attempt, point = excluded.point,
+             sealed = min(snapshots.sealed, excluded.sealed),
              files = excluded.files, bytes = excluded.bytes, new_bytes = excluded.new_bytes, warnings = excluded.warnings",
         )
     }
 
     fn write_unless_known(&self, connection: &Connection) -> Result<()> {
-        self.insert(connection, "ON CONFLICT (snapshot) DO NOTHING")
+        // The earlier of both: a clock that was ahead must not make it newer than what was made after it.
+        let earlier = "ON CONFLICT (snapshot) DO UPDATE SET sealed = min(snapshots.sealed, excluded.sealed)";
+        self.insert(connection, earlier)
     }
 
     fn insert(&self, connection: &Connection, conflict: &str) -> Result<()> {

@@ -300,13 +300,15 @@ impl Core {
     }
 
     /// What the ledger says was given up and the vault still has goes now: whoever recorded it may have died before it could
-    /// tell the vault. Only for a while: somebody may take it back.
+    /// tell the vault. Only for a while, and not what somebody took back.
     fn give_up_forgotten(&mut self, vault: &VaultName, seen: &KeeperSeen) {
         let since = UnixMillis(jiff::Timestamp::now().as_millisecond()).before(FORGOTTEN_FOR);
         let records = self.world.state.director.records();
         let forgotten: BTreeSet<&SnapshotId> = records.forgotten(vault, since).collect();
         let there = seen.snapshots.iter().map(|one| &one.sealed.snapshot);
-        let left = there.filter(|snapshot| forgotten.contains(snapshot)).chain(&seen.logs_done);
+        // Taken back by somebody since.
+        let given_up = |id: &&SnapshotId| forgotten.contains(id) && !records.holds.contains_key(*id);
+        let left = there.filter(given_up).chain(&seen.logs_done);
         // More than fits one question to the vault goes with the next looks.
         let left: Vec<SnapshotId> = left.take(GIVEN_UP_AT_ONCE).cloned().collect();
         let twice: Vec<SnapshotId> = seen.logs_held_twice.iter().take(GIVEN_UP_AT_ONCE).cloned().collect();

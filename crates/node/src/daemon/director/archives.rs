@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdout, Command},
     sync::oneshot,
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
 };
 
 /// One that ended is started again after this, and after twice as long each time that it ends soon.
@@ -60,6 +60,8 @@ fn lock(said: &Said) -> MutexGuard<'_, BTreeMap<String, ArchiveReport>> {
 #[derive(Default)]
 pub struct Archives {
     running: BTreeMap<String, Running>,
+    /// Those that were asked to stop, until they have moved what they had: two on one spool would only report each other.
+    ending: BTreeMap<String, AbortHandle>,
     /// When each was started last.
     started: BTreeMap<String, Mono>,
     /// How often in a row it ended soon.
@@ -88,7 +90,8 @@ impl Archives {
         executable: &std::path::Path,
         log: &std::path::Path,
     ) {
-        let (failures, started) = (&mut self.failures, &self.started);
+        let (failures, started, ending) = (&mut self.failures, &self.started, &mut self.ending);
+        ending.retain(|_, task| !task.is_finished());
         self.running.retain(|service, running| {
             let same = wanted.run.iter().any(|job| job.service == *service && *job == running.job);
             let ended = running.stopper.is_closed();
@@ -96,6 +99,9 @@ impl Archives {
                 let soon = started.get(service).is_some_and(|at| now.since(*at) < SOON);
                 let before = failures.get(service).copied().unwrap_or(0);
                 failures.insert(service.clone(), if soon { before + 1 } else { 0 });
+            }
+            if !same && !ended {
+                ending.insert(service.clone(), running.ended.abort_handle());
             }
             same && !ended
         });
@@ -107,7 +113,8 @@ impl Archives {
             let failures = self.failures.get(&job.service).copied().unwrap_or(0);
             let pause = Millis(AGAIN.0 << failures.min(AGAIN_DOUBLED_MAX));
             let recently = self.started.get(&job.service).is_some_and(|at| now.since(*at) < pause);
-            if recently || self.running.contains_key(&job.service) {
+            let busy = self.running.contains_key(&job.service) || self.ending.contains_key(&job.service);
+            if recently || busy {
                 continue;
             }
             let (stopper, stop) = oneshot::channel();
@@ -163,13 +170,19 @@ impl Archives {
 
     /// Ends the archive of a service whose volume is about to leave.
     pub fn leave(&mut self, service: &str) {
-        self.running.remove(service);
+        self.stop(service);
     }
 
     /// Has what is in the spool of a service moved at once, by ending its archive, which the next look starts again. The
     /// handle tells when it is moved; None: nothing is archived here.
     pub fn flush(&mut self, service: &str) -> Option<JoinHandle<()>> {
-        self.running.remove(service).map(|running| running.ended)
+        self.stop(service)
+    }
+
+    fn stop(&mut self, service: &str) -> Option<JoinHandle<()>> {
+        let running = self.running.remove(service)?;
+        self.ending.insert(service.to_owned(), running.ended.abort_handle());
+        Some(running.ended)
     }
 }
 
@@ -318,5 +331,115 @@ fn terminate(child: &Child) {
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Node {
+        root: PathBuf,
+        archives: Archives,
+        now: Mono,
+    }
+
+    impl Node {
+        /// Whose archive is the shell script `body`; it may write to the file `told` in `$0`'s directory.
+        fn new(name: &str, body: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("anshin-archives-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&root);
+            std::fs::create_dir_all(&root).unwrap();
+            let program = root.join("program");
+            std::fs::write(&program, format!("#!/bin/sh\ncd $(dirname $0)\n{body}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            Self { root, archives: Archives::default(), now: Mono::default() }
+        }
+
+        fn keep(&mut self, run: &[ArchiveJob]) {
+            let wanted = Wanted { run: run.to_vec(), end: Vec::new() };
+            let (program, log) = (self.root.join("program"), self.root.join("log"));
+            self.archives.keep(self.now, UnixMillis(0), wanted, &program, &log);
+        }
+
+        fn told(&self) -> String {
+            std::fs::read_to_string(self.root.join("told")).unwrap_or_default()
+        }
+
+        async fn until(&self, told: &str) {
+            let looking = async {
+                while self.told() != told {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let found = tokio::time::timeout(Duration::from_secs(30), looking).await;
+            assert!(found.is_ok(), "{:?} instead of {told:?}", self.told());
+        }
+    }
+
+    impl Drop for Node {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.root);
+        }
+    }
+
+    fn job(plan: &str) -> ArchiveJob {
+        ArchiveJob {
+            vault: VaultAccess { name: "main".into(), server: anshin_base::NodeId(3), addresses: Vec::new() },
+            plan: plan.into(),
+            target: "service/db".into(),
+            service: "db".into(),
+            plugin: PluginSubject { plugin: "postgresql".into(), facts: BTreeMap::new() },
+            spool: "/nonexistent".into(),
+            every: Span::minutes(1),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_archive_of_a_log_begins_when_the_one_before_has_moved_what_it_had() {
+        let body = "echo -n '(' >>told; trap 'sleep 1; echo -n \")\" >>told; exit' TERM; while :; do sleep 0.05; done";
+        let mut node = Node::new("turns", body);
+        node.keep(&[job("nightly")]);
+        node.until("(").await;
+        let moved = node.archives.flush("db").unwrap();
+        for _ in 0..5 {
+            node.now = node.now.after(Millis(60_000));
+            node.keep(&[job("nightly")]);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(node.told(), "(", "the one before still moves what it has");
+        moved.await.unwrap();
+        node.now = node.now.after(Millis(60_000));
+        node.keep(&[job("nightly")]);
+        node.until("()(").await;
+        // Another job is another process.
+        node.keep(&[job("hourly")]);
+        node.until("()()").await;
+        node.now = node.now.after(Millis(60_000));
+        while node.told() == "()()" {
+            node.keep(&[job("hourly")]);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        node.until("()()(").await;
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_ends_at_once_is_started_ever_more_rarely() {
+        let mut node = Node::new("rarely", "echo -n x >>told");
+        let mut starts = Vec::new();
+        for second in 0..200 {
+            node.now = Mono::default().after(Millis(second * 1_000));
+            let before = node.told();
+            node.keep(&[job("nightly")]);
+            if node.archives.started.get("db") == Some(&node.now) {
+                starts.push(second);
+                node.until(&format!("{before}x")).await;
+                while !node.archives.running.values().all(|running| running.stopper.is_closed()) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+        assert_eq!(starts, [0, 10, 30, 70, 150]);
     }
 }

@@ -17,10 +17,11 @@ use anshin_director::{
     catalog::{
         Catalog, CatalogError, Fact, Filter, Rebuild, RunRow, SnapshotRow, SqliteCatalog, VaultSnapshot,
     },
-    record::{Records, Sealed},
+    record::{Change, Records, Sealed},
 };
 use anshin_ledger::Command;
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -61,6 +62,8 @@ struct Keeping {
     paths: Paths,
     compare_at: Instant,
     retain_at: Instant,
+    /// Vaults whose own list of snapshots, with their own clocks, the catalog was last compared with.
+    listed: BTreeSet<VaultName>,
     /// What was said last, so that it is said once.
     told: Option<String>,
 }
@@ -87,6 +90,7 @@ impl Catalogue {
             paths,
             compare_at: now,
             retain_at: now,
+            listed: BTreeSet::new(),
             told: None,
         };
         std::thread::Builder::new()
@@ -225,12 +229,12 @@ impl Keeping {
         }
         if now >= self.retain_at && world.leads() {
             self.retain_at = now + RETAIN_EVERY;
-            self.retain(records)?;
+            self.retain(world, records)?;
         }
         Ok(())
     }
 
-    fn catch_up(&self, world: &World, records: &Records) -> Result<(), Problem> {
+    fn catch_up(&mut self, world: &World, records: &Records) -> Result<(), Problem> {
         let position = self.shared.with(|catalog| catalog.position())?;
         if position == records.position {
             return Ok(());
@@ -251,10 +255,11 @@ impl Keeping {
     }
 
     /// Makes it anew, or completes it, from the events that the ledger still has and from what the vaults list.
-    fn rebuild(&self, world: &World, keep: bool) -> Result<u64, Problem> {
+    fn rebuild(&mut self, world: &World, keep: bool) -> Result<u64, Problem> {
         let records = world.state.director.records();
         let mut facts: Vec<Fact> = records.events.iter().cloned().map(Fact::Event).collect();
         let (mut complete, mut missing) = (Vec::new(), None);
+        self.listed.clear();
         for vault in records.vaults.keys() {
             match self.list(world, vault) {
                 Ok(snapshots) => {
@@ -266,6 +271,7 @@ impl Keeping {
         }
         let how = Rebuild { keep, complete, position: records.position };
         let taken = self.shared.with(|catalog| catalog.rebuild(&how, &mut facts.into_iter()))?;
+        self.listed.extend(how.complete);
         match missing {
             // What is there is right, but not all of it may be there.
             Some(problem) => Err(problem),
@@ -289,16 +295,26 @@ impl Keeping {
     }
 
     /// Gives up what no rule keeps. The vault is told by the daemon of its node, once the ledger has it.
-    fn retain(&self, records: &Records) -> Result<(), Problem> {
-        let rows = self.shared.snapshots()?;
+    fn retain(&mut self, world: &World, records: &Records) -> Result<(), Problem> {
         let now = UnixMillis(jiff::Timestamp::now().as_millisecond());
-        for change in retain::changes(records, &rows, now) {
+        if retain::changes(records, &self.shared.snapshots()?, now).is_empty() {
+            return Ok(());
+        }
+        // What is new has its date from the leader's clock alone until the vault is asked; one that is ahead would push others
+        // out. A vault that does not answer gives up nothing until it does.
+        let missing = self.rebuild(world, true).err();
+        let rows = self.shared.snapshots()?;
+        let listed = |change: &Change| match change {
+            Change::Forget { vault, .. } => self.listed.contains(vault),
+            _ => false,
+        };
+        for change in retain::changes(records, &rows, now).into_iter().filter(listed) {
             let proposed = self.runtime.block_on((self.propose)(Command::Director(change)))?;
             if let Err(refused) = proposed {
                 tracing::warn!(%refused, "snapshots are not given up");
             }
         }
-        Ok(())
+        missing.map_or(Ok(()), Err)
     }
 }
 

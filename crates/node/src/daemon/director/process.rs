@@ -1,7 +1,7 @@
 //! The process of one attempt: started, listened to, ended.
 
 use super::DirectorEvent;
-use crate::backup::job::BackupJob;
+use crate::backup::{hooks, job::BackupJob};
 use anshin_director::{Attempt, RunId, run::AttemptState};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{path::PathBuf, process::Stdio, time::Duration};
@@ -50,8 +50,10 @@ pub fn launch(launch: Launch, stop: oneshot::Receiver<()>, events: mpsc::Sender<
         let (run, attempt) = (launch.job.work.run, launch.job.work.attempt);
         let how = match start(&launch).await {
             Ok((child, input, output)) => {
-                let limit = launch.job.work.run_time.map(|span| Duration::from_secs(span.0));
-                follow((run, attempt), (child, input, output), limit, stop, &events).await
+                let work = &launch.job.work;
+                let limit = work.run_time.map(|span| Duration::from_secs(span.0));
+                let after = hooks::after_failure(work);
+                follow((run, attempt), (child, input, output), (limit, after), stop, &events).await
             }
             Err(why) => why,
         };
@@ -81,7 +83,7 @@ async fn start(launch: &Launch) -> Result<(Child, ChildStdin, ChildStdout), Stri
 async fn follow(
     (run, attempt): (RunId, Attempt),
     (mut child, input, output): (Child, ChildStdin, ChildStdout),
-    limit: Option<Duration>,
+    (limit, after): (Option<Duration>, Duration),
     stop: oneshot::Receiver<()>,
     events: &mpsc::Sender<DirectorEvent>,
 ) -> String {
@@ -93,7 +95,7 @@ async fn follow(
     };
     let say = |state| events.send(DirectorEvent::Said { run, attempt, state });
     let heard = tokio::select! {
-        heard = listen(output, &say) => heard,
+        heard = listen(output, SILENCE_MAX + after, &say) => heard,
         _ = stop => Heard::Stop,
         () = too_long => {
             let limit = limit.unwrap_or_default().as_secs();
@@ -109,15 +111,15 @@ async fn follow(
         Heard::Stop => terminate(&child),
         Heard::Broken(why) => {
             terminate(&child);
-            let _ = wait(&mut child).await;
+            let _ = wait(&mut child, after).await;
             return why;
         }
     }
-    wait(&mut child).await
+    wait(&mut child, after).await
 }
 
 /// Reads until the last word.
-async fn listen<S>(output: ChildStdout, say: impl Fn(AttemptState) -> S) -> Heard
+async fn listen<S>(output: ChildStdout, silence: Duration, say: impl Fn(AttemptState) -> S) -> Heard
 where
     S: Future<Output = Result<(), mpsc::error::SendError<DirectorEvent>>>,
 {
@@ -126,10 +128,10 @@ where
     loop {
         line.clear();
         let mut bounded = (&mut reader).take(LINE_BYTES_MAX);
-        let read = match tokio::time::timeout(SILENCE_MAX, bounded.read_until(b'\n', &mut line)).await {
+        let read = match tokio::time::timeout(silence, bounded.read_until(b'\n', &mut line)).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => return Heard::Broken(format!("its words cannot be read: {error}")),
-            Err(_) => return Heard::Broken(format!("it said nothing for {} s", SILENCE_MAX.as_secs())),
+            Err(_) => return Heard::Broken(format!("it said nothing for {} s", silence.as_secs())),
         };
         if read == 0 {
             return Heard::Closed;
@@ -152,11 +154,12 @@ fn terminate(child: &Child) {
     }
 }
 
-/// Waits for the end, which is made if it does not come.
-async fn wait(child: &mut Child) -> String {
-    if let Ok(Ok(status)) = tokio::time::timeout(STOP_PATIENCE, child.wait()).await {
+/// Waits for the end, which is made if it does not come; what is to be done after a failure has its time.
+async fn wait(child: &mut Child, after: Duration) -> String {
+    let patience = STOP_PATIENCE + after;
+    if let Ok(Ok(status)) = tokio::time::timeout(patience, child.wait()).await {
         return status.to_string();
     }
     let _ = child.kill().await;
-    format!("killed, because it did not end within {} s", STOP_PATIENCE.as_secs())
+    format!("killed, because it did not end within {} s", patience.as_secs())
 }

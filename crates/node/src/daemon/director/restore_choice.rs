@@ -33,7 +33,8 @@ pub fn bases(target: &TargetKey, rows: &[SnapshotRow], records: &Records) -> Vec
         .map(|row| Base {
             snapshot: row.snapshot.clone(),
             vault: row.vault.clone(),
-            point: row.point.unwrap_or(row.sealed),
+            // It was made with a clock that was ahead if it says that it is newer than its sealing.
+            point: row.point.unwrap_or(row.sealed).min(row.sealed),
             sealed: row.sealed,
             bytes: row.bytes,
         })

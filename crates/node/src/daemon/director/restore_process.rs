@@ -66,11 +66,14 @@ impl RestoreProcess<'_> {
             Err(why) => {
                 drop(input);
                 // What was done when the wish came is done, and its last word says so.
-                let last = tokio::time::timeout(STOP_PATIENCE, listen).await;
-                if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
-                    let _ = child.kill().await;
+                let mut last = tokio::time::timeout(STOP_PATIENCE, &mut listen).await.ok();
+                if last.is_none() {
+                    // Not left alone to end later: what it did then would be known to nobody.
+                    let _ = child.start_kill();
+                    last = tokio::time::timeout(STOP_PATIENCE, listen).await.ok();
                 }
-                if let Ok(Some(RestoreState::Done(done))) = last { Ok(done) } else { Err(why) }
+                let _ = tokio::time::timeout(STOP_PATIENCE, child.wait()).await;
+                if let Some(Some(RestoreState::Done(done))) = last { Ok(done) } else { Err(why) }
             }
         }
     }

@@ -5,7 +5,7 @@ use anshin_director::{
     catalog::SnapshotRow,
     plan::Plan,
     record::{Change, FORGET_MAX, Records},
-    retention::{Candidate, Content, Preview, Standing, decide, held, unlike},
+    retention::{Candidate, Content, Preview, Standing, decide, held, odd},
 };
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
@@ -61,15 +61,15 @@ pub fn changes(records: &Records, rows: &[SnapshotRow], now: UnixMillis) -> Vec<
 }
 
 fn candidates(records: &Records, rows: &[&SnapshotRow]) -> Vec<Candidate> {
-    let mut before: Vec<Content> = Vec::new();
+    let mut good: Vec<(UnixMillis, Content)> = Vec::new();
     let mut out = Vec::new();
     for row in rows {
-        let content = Content { files: row.files, bytes: row.bytes, new_bytes: row.new_bytes };
         let mut standing = row.standing.clone();
         if standing == Standing::Good {
-            match unlike(&content, &before) {
-                Some(why) => standing = Standing::Suspicious(why),
-                None => before.push(content),
+            let content = Content { files: row.files, bytes: row.bytes, new_bytes: row.new_bytes };
+            good.push((row.sealed, content));
+            if let Some(why) = odd(&good) {
+                standing = Standing::Suspicious(why);
             }
         }
         out.push(Candidate {
@@ -175,6 +175,21 @@ mod tests {
             ["s1", "s2", "s3"],
             "4 and 5 are still the last two good ones"
         );
+    }
+
+    #[test]
+    fn what_changed_for_good_becomes_usual_but_not_within_hours() {
+        let small = |hour: i64| SnapshotRow {
+            snapshot: SnapshotId(format!("h{hour}")),
+            sealed: UnixMillis(6 * DAY + hour * DAY / 24),
+            ..row(6, 100 << 20)
+        };
+        let rows =
+            |hours: std::ops::Range<i64>| week().into_iter().chain(hours.map(small)).collect::<Vec<_>>();
+        let records = records(|_| {});
+        assert_eq!(removed(&records, &rows(0..60)), ["s1", "s2", "s3"], "each of them stays");
+        let later = removed(&records, &rows(0..24 * 30));
+        assert!(["s5", "h700"].iter().all(|gone| later.contains(&(*gone).to_owned())), "{later:?}");
     }
 
     #[test]

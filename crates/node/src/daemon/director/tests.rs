@@ -13,10 +13,10 @@ use crate::{
 };
 use anshin_base::NodeId;
 use anshin_director::{
-    UnixMillis,
+    Span, UnixMillis,
     plan::Source,
-    record::{Change, VaultRecord},
-    run::Work,
+    record::{Change, LastGood, Records, Sealed, TargetRecord, VaultRecord},
+    run::{Observed, VaultSeen, Work},
 };
 use anshin_ledger::{Command, state::State};
 use std::{
@@ -152,6 +152,42 @@ fn a_vault_is_seen_with_every_reason_why_it_cannot_be_written() {
 }
 
 #[test]
+fn a_newest_backup_that_its_vault_does_not_have_any_more_is_told() {
+    let good = |run: u64| LastGood {
+        run: RunId(run),
+        snapshot: format!("s{run}").as_str().into(),
+        vault: "main".into(),
+        point: UnixMillis(0),
+        sealed: UnixMillis(0),
+        files: 1,
+        bytes: 1,
+        took: Span(1),
+        warnings: 0,
+    };
+    let mut records = Records::default();
+    let target = TargetRecord { last_good: Some(good(7)), ..TargetRecord::default() };
+    records.targets.insert(("nightly".into(), "service/db".into()), target);
+    let vault = |trouble: Option<&str>, runs: &[u64]| {
+        let told = |run: &u64| {
+            let sealed = Sealed { snapshot: format!("s{run}").as_str().into(), ..Sealed::default() };
+            (RunId(*run), Attempt(1), sealed)
+        };
+        let snapshots = runs.iter().map(told).collect();
+        let seen = VaultSeen { trouble: trouble.map(str::to_owned), snapshots };
+        Observed { vaults: [("main".into(), seen)].into(), ..Observed::default() }
+    };
+    let later = UnixMillis(600_000);
+    let lost = |seen: &Observed, at| view::lost(&records, seen, at).len();
+    assert_eq!(lost(&vault(None, &[5, 7, 8]), later), 0);
+    assert_eq!(lost(&vault(None, &[5, 8]), later), 1);
+    assert_eq!(lost(&vault(None, &[]), later), 1);
+    assert_eq!(lost(&vault(None, &[8, 9]), later), 0, "it tells of newer ones only");
+    assert_eq!(lost(&vault(Some("its process does not answer"), &[]), later), 0);
+    assert_eq!(lost(&vault(None, &[5]), UnixMillis(1_000)), 0, "it was sealed a moment ago");
+    assert_eq!(lost(&Observed::default(), later), 0);
+}
+
+#[test]
 fn a_log_that_does_not_come_into_the_vault_is_told_after_a_while_and_a_gap_at_once() {
     let mut world = served();
     let minute = |minutes: i64| UnixMillis(minutes * 60_000);
@@ -169,7 +205,8 @@ fn a_log_that_does_not_come_into_the_vault_is_told_after_a_while_and_a_gap_at_on
     assert_eq!(told(&mut world, &archive, minute(11)), None);
     assert!(told(&mut world, &archive, minute(13)).unwrap().contains("the vault is away"));
     archive.trouble = None;
-    assert_eq!(told(&mut world, &archive, minute(13)), None);
+    assert!(told(&mut world, &archive, minute(13)).unwrap().contains("does not answer"));
+    assert_eq!(told(&mut world, &archive, minute(11)), None);
     archive.gap = Some(crate::backup::Gap { at: minute(4), reason: "it was given up".into() });
     assert!(told(&mut world, &archive, minute(5)).unwrap().contains("a new backup: it was given up"));
 }

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use anshin_director::{
-    Span, TargetKey, UnixMillis,
+    SnapshotId, Span, TargetKey, UnixMillis,
     catalog::{Ended, PassedRow, RunRow, SnapshotRow},
     plan::Inventory,
     posture::{Colour, Freshness, Mark, Protected, Settings, Slot, doubts, posture, timeline},
@@ -20,6 +20,9 @@ use std::collections::BTreeMap;
 
 /// For the log of a service to come into the vault.
 const LOG_PATIENCE: Span = Span::minutes(10);
+
+/// For what is sealed to be told of by the node that serves the vault.
+const SETTLED: Span = Span::minutes(2);
 
 /// Ended runs that are part of the status.
 const ENDED_MAX: usize = 20;
@@ -66,10 +69,26 @@ fn things(world: &World, records: &Records, seen: &Observed, now: UnixMillis) ->
     let settings = Settings {
         vaults: seen.vaults.clone(),
         doubts: doubts(records),
+        damaged: lost(records, seen, now),
         logs: logs(world, now),
-        ..Settings::default()
     };
     posture(records, &seen.inventory, &settings, fresh, now).into_iter().map(thing).collect()
+}
+
+/// Newest good backups that their vault, which answers, does not have any more.
+pub(super) fn lost(records: &Records, seen: &Observed, now: UnixMillis) -> BTreeMap<SnapshotId, String> {
+    let good = records.targets.values().filter_map(|target| target.last_good.as_ref());
+    let lost = good.filter(|good| {
+        let Some(vault) = seen.vaults.get(&good.vault).filter(|vault| vault.trouble.is_none()) else {
+            return false;
+        };
+        // The vault tells of its newest ones only, and a moment after they are sealed.
+        let told_of = vault.snapshots.first().is_none_or(|(first, _, _)| *first <= good.run);
+        let listed = vault.snapshots.iter().any(|(_, _, sealed)| sealed.snapshot == good.snapshot);
+        told_of && !listed && now.since(good.sealed) > SETTLED
+    });
+    let why = "its vault does not have it any more, or cannot read it: `anshin vault verify` tells";
+    lost.map(|good| (good.snapshot.clone(), why.to_owned())).collect()
 }
 
 /// Logs that are in trouble for longer than a vault is away now and then, and those with a gap behind the newest good backup.
@@ -79,7 +98,8 @@ pub(super) fn logs(world: &World, now: UnixMillis) -> BTreeMap<TargetKey, String
     for archive in reports.flat_map(|(_, report)| &report.archives) {
         let target = TargetKey(format!("service/{}", archive.service));
         let since = now.since(archive.moved.unwrap_or(archive.began));
-        if let Some(why) = archive.trouble.as_ref().filter(|_| since > LOG_PATIENCE) {
+        if since > LOG_PATIENCE {
+            let why = archive.trouble.as_deref().unwrap_or("its archive does not answer");
             let text = format!("its log is not in the vault for {} now: {why}", since.rough());
             out.insert(target, text);
         } else if let Some(gap) = &archive.gap {

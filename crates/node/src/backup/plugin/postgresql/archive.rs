@@ -55,6 +55,7 @@ pub fn archive(
         "SELECT pg_create_physical_replication_slot('{slot}', true) \
          WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}')"
     ))?;
+    free_slot(&mut sql, &slot)?;
     drop(sql);
     let owner = std::fs::metadata(&server.data).map_err(failed)?;
     chown(spool, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
@@ -88,6 +89,21 @@ pub fn archive(
 /// Has the server keep nothing more for the archive.
 pub fn end(service: &str, facts: &BTreeMap<String, String>) -> Result<(), Problem> {
     drop_slot(&mut Sql::connect(&Cluster::of(facts), "postgres")?, &slot(service))
+}
+
+/// Whoever still reads the slot was left behind by an executor that was killed, and would keep it for ever; it ends when it is cut
+/// off (`--no-loop`).
+fn free_slot(sql: &mut Sql, slot: &str) -> Result<(), Problem> {
+    for _ in 0..LOOKS {
+        let cut = format!(
+            "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active"
+        );
+        if sql.ask(&cut)? == "0" {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Err(Problem::new("postgresql", format!("the replication slot {slot} is in use")))
 }
 
 /// One that was just left is still in use for a moment.

@@ -47,7 +47,7 @@ impl Site {
             Self { scratch, executable, state, index: 100, leader: leader(), machines, primary: 1 };
         let mut plan = nightly(&"main".into(), "UTC");
         plan.when.clear();
-        plan.retry.wait = anshin_director::Span(0);
+        plan.retry.wait = Span(0);
         change(&mut plan);
         let text = plan.to_json();
         site.apply(Change::SetPlan {
