@@ -57,12 +57,38 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// [`LinkError`]; nothing more can be read then.
     pub async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        self.next_while(None).await
+    }
+
+    /// The next frame, as long as the other end is not silent for longer than this: a long frame on a slow line takes its time.
+    ///
+    /// # Errors
+    /// As [`Self::next`], and after a silence.
+    pub async fn next_alive(
+        &mut self,
+        what: &'static str,
+        silence: Duration,
+    ) -> Result<Option<Frame>, LinkError> {
+        self.next_while(Some((what, silence))).await
+    }
+
+    async fn next_while(
+        &mut self,
+        limit: Option<(&'static str, Duration)>,
+    ) -> Result<Option<Frame>, LinkError> {
         loop {
             if let Some(frame) = Frame::decode(&mut self.buffer, self.length_max)? {
                 return Ok(Some(frame));
             }
             self.buffer.reserve(READ_SIZE);
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            let read = self.stream.read_buf(&mut self.buffer);
+            let count = match limit {
+                Some((what, silence)) => {
+                    timeout(silence, read).await.map_err(|_| LinkError::Timeout(what))??
+                }
+                None => read.await?,
+            };
+            if count == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(LinkError::CutOff) };
             }
         }
@@ -124,6 +150,26 @@ mod tests {
 
     fn frame(body: &'static [u8]) -> Frame {
         Frame { kind: 1, version: 1, body: Bytes::from_static(body) }
+    }
+
+    /// A line that takes ten times the silence for one frame.
+    #[tokio::test(start_paused = true)]
+    async fn a_long_frame_on_a_slow_line_is_no_silence() {
+        let (mut a, b) = tokio::io::duplex(64);
+        let (mut reader, _keep) = frames(b, 100, Duration::from_secs(5));
+        let slow = tokio::spawn(async move {
+            for byte in frame(&[7; 30]).encode().to_vec() {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                a.write_all(&[byte]).await.unwrap();
+            }
+            a
+        });
+        let silence = Duration::from_secs(30);
+        assert_eq!(reader.next_alive("a word", silence).await.unwrap(), Some(frame(&[7; 30])));
+        let _open = slow.await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert!(matches!(reader.next_alive("a word", silence).await, Err(LinkError::Timeout("a word"))));
+        assert_eq!(began.elapsed().as_secs(), 30);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use super::{
     Backup, BackupOptions, BackupReport, BackupRoot,
     roots::{Branch, Plan, names_of},
-    walk::Walk,
+    walk::{Walk, mount_tag},
 };
 use crate::{
     cache::{CacheWriter, FilesCache},
@@ -14,7 +14,7 @@ use crate::{
 };
 use anshin_base::Problem;
 use anshin_vault::Sink;
-use std::{io::Read, path::Path};
+use std::{io::Read, os::unix::ffi::OsStrExt, path::Path};
 
 /// Collects parts; [`Composer::finish`] makes the snapshot of them.
 pub struct Composer<'s> {
@@ -46,7 +46,9 @@ impl<'s> Composer<'s> {
         let new =
             options.cache.as_ref().and_then(|cache| CacheWriter::create(&cache.path, &cache.tag, monitor));
         let before = monitor.progress().bytes_moved;
-        let walk = Walk::new(self.sink, options, monitor, &plan, old, new);
+        // Parts may be of different file systems: files of equal numbers are not the same.
+        let mount = mount_tag(place.as_os_str().as_bytes());
+        let walk = Walk::new(self.sink, options, monitor, &plan, old, new, mount);
         let entries = walk.entries(&plan)?;
         let mut report = walk.finish(options);
         report.bytes_read = report.bytes_read.saturating_sub(before);

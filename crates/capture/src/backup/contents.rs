@@ -119,11 +119,11 @@ impl Walk<'_> {
             if changed && attempt == 0 {
                 file.abandoned.store(true, Relaxed);
                 let path = || self.path(job, &name);
-                let xattrs = entry::xattrs_of(self.sink, &XattrTarget::open(&fd), self.monitor, &path)?;
+                let xattrs = self.xattrs_of(&after, &XattrTarget::open(&fd), &path)?;
                 (stat, attributes) =
                     (after, entry::attributes_of(&after, &self.owners, self.options.access_times));
                 attributes.xattrs = xattrs;
-                (attributes.flags, attributes.project) = entry::flags_of(&fd, self.monitor, &path);
+                (attributes.flags, attributes.project) = self.flags_of(&after, &fd, &path);
                 continue;
             }
             if changed {

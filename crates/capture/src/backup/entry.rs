@@ -22,35 +22,36 @@ pub(crate) fn attributes_of(stat: &Stat, owners: &OwnerNames, access_times: bool
     }
 }
 
-/// The extended attributes; what cannot be read is reported.
+/// The extended attributes, and whether these are all; what cannot be read is reported.
 pub(crate) fn xattrs_of(
     sink: &dyn Sink,
     target: &XattrTarget<'_>,
     monitor: &Monitor,
     path: &dyn Fn() -> Vec<u8>,
-) -> Result<Xattrs, VaultError> {
+) -> Result<(Xattrs, bool), VaultError> {
     match list_xattrs(target) {
         Ok((list, failed)) => {
+            let whole = failed.is_empty();
             for (name, error) in failed {
                 let message = format!("attribute {} cannot be read: {error}", name.escape_ascii());
                 monitor.issue(IssueKind::AttributeUnread, path(), message);
             }
-            seal_xattrs(sink, list)
+            Ok((seal_xattrs(sink, list)?, whole))
         }
         Err(error) => {
             let message = format!("extended attributes cannot be read: {error}");
             monitor.issue(IssueKind::AttributeUnread, path(), message);
-            Ok(Xattrs::default())
+            Ok((Xattrs::default(), false))
         }
     }
 }
 
-/// Flags and project of an open file or directory; what cannot be read is reported.
-pub(crate) fn flags_of(fd: &OwnedFd, monitor: &Monitor, path: &dyn Fn() -> Vec<u8>) -> (u32, u32) {
-    get_flags(fd).unwrap_or_else(|error| {
+/// Flags and project of an open file or directory; None, which is reported, if they cannot be read.
+pub(crate) fn flags_of(fd: &OwnedFd, monitor: &Monitor, path: &dyn Fn() -> Vec<u8>) -> Option<(u32, u32)> {
+    let report = |error| {
         monitor.issue(IssueKind::AttributeUnread, path(), format!("flags cannot be read: {error}"));
-        (0, 0)
-    })
+    };
+    get_flags(fd).map_err(report).ok()
 }
 
 /// What a handle (`O_PATH`) of anything but a file or directory names. None for kinds that Linux does not have.

@@ -88,7 +88,7 @@ impl Walk<'_> {
         };
         let mut attributes = entry::attributes_of(stat, &self.owners, self.options.access_times);
         let path = || self.path(job, &name);
-        attributes.xattrs = entry::xattrs_of(self.sink, &XattrTarget::handle(handle), self.monitor, &path)?;
+        attributes.xattrs = self.xattrs_of(stat, &XattrTarget::handle(handle), &path)?;
         let entry = Entry { name: name.clone(), kind, attributes, link: self.group(job, stat) };
         self.hand_in(job, slot, stat, entry, Vec::new())
     }
@@ -139,8 +139,8 @@ impl Walk<'_> {
         }
         let mut attributes = entry::attributes_of(&stat, &self.owners, self.options.access_times);
         let path = || self.path(job, &name);
-        attributes.xattrs = entry::xattrs_of(self.sink, &XattrTarget::open(&fd), self.monitor, &path)?;
-        (attributes.flags, attributes.project) = entry::flags_of(&fd, self.monitor, &path);
+        attributes.xattrs = self.xattrs_of(&stat, &XattrTarget::open(&fd), &path)?;
+        (attributes.flags, attributes.project) = self.flags_of(&stat, &fd, &path);
         if self.options.honour_nodump && attributes.flags & Flags::NODUMP != 0 {
             return self.fill(job, slot, Slot::default());
         }

@@ -135,7 +135,7 @@ pub fn backup(
         options.cache.as_ref().and_then(|cache| cache::FilesCache::open(&cache.path, &cache.tag, monitor));
     let new =
         options.cache.as_ref().and_then(|cache| cache::CacheWriter::create(&cache.path, &cache.tag, monitor));
-    let walk = walk::Walk::new(sink, options, monitor, &plan, old, new);
+    let walk = walk::Walk::new(sink, options, monitor, &plan, old, new, 0);
     let root = walk.run(&plan)?;
     Ok(Backup { root, report: walk.finish(options) })
 }

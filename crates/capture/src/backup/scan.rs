@@ -19,7 +19,7 @@ use rustix::{
 };
 use std::{
     ffi::CStr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
 };
 
 const CACHE_TAG_NAME: &CStr = c"CACHEDIR.TAG";
@@ -87,6 +87,12 @@ impl Walk<'_> {
                 && self.options.excludes.matches(&self.path(job, name.to_bytes()), is_directory)
             {
                 continue;
+            }
+            if !self.inner.is_empty() {
+                let path = self.path(job, name.to_bytes());
+                if self.inner.contains(&path) {
+                    self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+                }
             }
             let slot = state.window.len();
             state.window.push(Slot { name: name.to_bytes().into(), ..Slot::default() });

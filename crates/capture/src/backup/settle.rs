@@ -41,8 +41,8 @@ impl Walk<'_> {
                 return Ok(());
             };
             {
-                let quiet = job.handle.stat().mtime < self.horizon && job.handle.stat().ctime < self.horizon;
-                let cached = quiet && !matches!(entry.attributes.xattrs, Xattrs::Stored(_));
+                let sure = self.is_sure(job.handle.stat());
+                let cached = sure && !matches!(entry.attributes.xattrs, Xattrs::Stored(_));
                 let key = if cached { job.handle.stat().inode } else { 0 };
                 let name = job.name.clone();
                 parent.state().window[slot] = Slot { name, entry: Some(entry), key, ..Slot::default() };

@@ -18,9 +18,11 @@ use crate::{
     sys::{Flags, Handle, HandleBudget, OwnerNames, Stat, StatKind, XattrTarget, open_path, stat_at},
     tree::{Attributes, ChunkId, Content, Entry, EntryKind, Listing, Timestamp, Xattrs},
 };
-use anshin_vault::Sink;
-use rustix::{fs::syncfs, io::Errno};
+use anshin_base::Problem;
+use anshin_vault::{Sink, VaultError};
+use rustix::{fd::OwnedFd, fs::syncfs, io::Errno};
 use std::{
+    collections::{HashMap, HashSet},
     ffi::CString,
     os::unix::ffi::OsStrExt,
     sync::{
@@ -62,6 +64,12 @@ pub(crate) struct Walk<'w> {
     /// Bytes of pieces that wait to be put.
     pub waiting: AtomicU64,
     pub(super) inner: &'w [Vec<u8>],
+    /// Those of them that were found.
+    pub(super) reached: Mutex<HashSet<Vec<u8>>>,
+    /// What the numbers of files on the first root's file system are told apart by from those of others.
+    first_mount: u64,
+    /// Files of which an attribute could not be read: device and number.
+    unread: Mutex<HashSet<(u64, u64)>>,
     pub(super) prefixes: Vec<Vec<u8>>,
     pub(super) budget: Arc<HandleBudget>,
     pub(super) old_cache: Option<FilesCache>,
@@ -82,6 +90,7 @@ impl<'w> Walk<'w> {
         plan: &'w Plan,
         old_cache: Option<FilesCache>,
         new_cache: Option<CacheWriter>,
+        first_mount: u64,
     ) -> Self {
         let granularity = options.cache.as_ref().map_or(0, |cache| cache.granularity_s);
         Self {
@@ -94,6 +103,9 @@ impl<'w> Walk<'w> {
             counts: Counts::default(),
             waiting: AtomicU64::new(0),
             inner: &plan.inner,
+            reached: Mutex::default(),
+            first_mount,
+            unread: Mutex::default(),
             prefixes: plan.roots.iter().map(PlannedRoot::path).collect(),
             budget: HandleBudget::new(options.open_directories),
             old_cache,
@@ -112,8 +124,9 @@ impl<'w> Walk<'w> {
     /// Captures the roots, without the directories above them.
     pub fn entries(&self, plan: &Plan) -> Result<Vec<Entry>, CaptureError> {
         let mut first = Vec::new();
+        let mut mounts = HashMap::new();
         for (at, root) in plan.roots.iter().enumerate() {
-            first.extend(self.begin(at, root)?);
+            first.extend(self.begin(at, root, &mut mounts)?);
         }
         self.pool.run(self.options.workers, first, |task| self.work(task));
         if let Some(error) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -121,6 +134,16 @@ impl<'w> Walk<'w> {
         }
         if self.monitor.is_cancelled() {
             return Err(CaptureError::Cancelled);
+        }
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lost) = self.inner.iter().find(|inner| !reached.contains(*inner)) {
+            let message = format!(
+                "`/{}` is not there, or lies in something that is excluded or on another file system",
+                lost.escape_ascii()
+            );
+            return Err(CaptureError::problem(Problem::new("backup-root", message).hint(
+                "what is named must be captured: change the excludes, or name the directory where the other file system is mounted",
+            )));
         }
         let captured = std::mem::take(&mut *self.captured.lock().unwrap_or_else(PoisonError::into_inner));
         let mut entries = Vec::with_capacity(captured.len());
@@ -151,14 +174,25 @@ impl<'w> Walk<'w> {
     }
 
     /// Opens a root. A root that is no directory is captured as the only name looked at in its parent.
-    fn begin(&self, at: usize, root: &PlannedRoot) -> Result<Option<Task>, CaptureError> {
+    fn begin(
+        &self,
+        at: usize,
+        root: &PlannedRoot,
+        mounts: &mut HashMap<u64, u64>,
+    ) -> Result<Option<Task>, CaptureError> {
         let shown = root.source.as_os_str().as_bytes();
+        // The same in the next snapshot, whatever its number.
+        let mut mount_of = |handle: &Handle| {
+            let new = if at == 0 { self.first_mount } else { mount_tag(&self.prefixes[at]) };
+            *mounts.entry(handle.stat().device).or_insert(new)
+        };
         let open = |path| open_path(path).map_err(|error| CaptureError::io("open", shown, error));
         match open_path(&root.source) {
             Ok(fd) => {
                 let handle = Handle::top(fd, &self.budget).map_err(|e| CaptureError::io("read", shown, e))?;
                 self.flush(&handle);
-                let job = self.directory(None, at, handle, Box::default(), 0, None)?;
+                let mount = mount_of(&handle);
+                let job = self.directory(None, at, handle, Box::default(), mount, None)?;
                 Ok(Some(Task::Scan(Arc::new(job))))
             }
             Err(Errno::NOTDIR) => {
@@ -168,7 +202,8 @@ impl<'w> Walk<'w> {
                 let handle = Handle::top(open(parent)?, &self.budget)
                     .map_err(|e| CaptureError::io("read", shown, e))?;
                 self.flush(&handle);
-                let mut job = self.directory(None, at, handle, Box::default(), 0, None)?;
+                let mount = mount_of(&handle);
+                let mut job = self.directory(None, at, handle, Box::default(), mount, None)?;
                 job.single = true;
                 let job = Arc::new(job);
                 let name = CString::new(name.as_bytes())
@@ -235,9 +270,8 @@ impl<'w> Walk<'w> {
                 let fd =
                     handle.fd().map_err(|error| CaptureError::io("open", &handle.path_of(&name), error))?;
                 let path = || joined(&self.prefixes[root], handle.path_of(b""));
-                attributes.xattrs =
-                    entry::xattrs_of(self.sink, &XattrTarget::open(&*fd), self.monitor, &path)?;
-                (attributes.flags, attributes.project) = entry::flags_of(&fd, self.monitor, &path);
+                attributes.xattrs = self.xattrs_of(&stat, &XattrTarget::open(&*fd), &path)?;
+                (attributes.flags, attributes.project) = self.flags_of(&stat, &fd, &path);
             }
         }
         let mut hasher = blake3::Hasher::new();
@@ -268,9 +302,6 @@ impl<'w> Walk<'w> {
         };
         let other = handle.stat().device != parent.handle.stat().device;
         let mount = if other { mount_tag(&path) } else { parent.mount };
-        if other && !self.options.one_file_system {
-            self.flush(&handle);
-        }
         let root = parent.root;
         let job = self.directory(Some((parent.clone(), slot)), root, handle, name.clone(), mount, known)?;
         if self.options.honour_nodump && job.attributes.flags & Flags::NODUMP != 0 {
@@ -281,6 +312,9 @@ impl<'w> Walk<'w> {
             let entry = Entry { name: name.clone(), kind, attributes: job.attributes.clone(), link: None };
             self.counts.directories.fetch_add(1, Relaxed);
             return self.fill(parent, slot, Slot { name, entry: Some(entry), ..Slot::default() });
+        }
+        if other {
+            self.flush(&job.handle);
         }
         self.scan(&Arc::new(job))
     }
@@ -332,18 +366,48 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// The extended attributes of a file.
+    pub(super) fn xattrs_of(
+        &self,
+        stat: &Stat,
+        target: &XattrTarget<'_>,
+        path: &dyn Fn() -> Vec<u8>,
+    ) -> Result<Xattrs, VaultError> {
+        let (xattrs, whole) = entry::xattrs_of(self.sink, target, self.monitor, path)?;
+        if !whole {
+            self.doubt(stat);
+        }
+        Ok(xattrs)
+    }
+
+    /// Flags and project of a file.
+    pub(super) fn flags_of(&self, stat: &Stat, fd: &OwnedFd, path: &dyn Fn() -> Vec<u8>) -> (u32, u32) {
+        entry::flags_of(fd, self.monitor, path).unwrap_or_else(|| {
+            self.doubt(stat);
+            (0, 0)
+        })
+    }
+
+    fn doubt(&self, stat: &Stat) {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert((stat.device, stat.inode));
+    }
+
+    /// Whether what was read of a file is all that there is, and on its disk: what is in doubt is read again next time.
+    pub(super) fn is_sure(&self, stat: &Stat) -> bool {
+        let quiet = stat.mtime < self.horizon && stat.ctime < self.horizon;
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        quiet && !self.unflushed.load(Relaxed) && !unread.contains(&(stat.device, stat.inode))
+    }
+
     /// True if the entry may be taken from the cache next time.
     pub fn cacheable(&self, stat: &Stat, entry: &Entry, closure: &[ChunkId]) -> bool {
-        let quiet = stat.mtime < self.horizon && stat.ctime < self.horizon;
-        let flushed = !self.unflushed.load(Relaxed);
         let whole = match entry.content() {
             Some(Content::Missing { .. }) => false,
             Some(Content::Stored { .. }) => !closure.is_empty(),
             _ => true,
         };
-        quiet
-            && flushed
-            && whole
+        whole
+            && self.is_sure(stat)
             && !self.options.access_times
             && !matches!(entry.attributes.xattrs, Xattrs::Stored(_))
     }
@@ -358,7 +422,7 @@ fn joined(prefix: &[u8], within: Vec<u8>) -> Vec<u8> {
 }
 
 /// Names a file system within a snapshot by where it is mounted: the same in the next snapshot, whatever its number.
-fn mount_tag(path: &[u8]) -> u64 {
+pub(super) fn mount_tag(path: &[u8]) -> u64 {
     let hash = blake3::hash(path);
     let mut tag = [0; 8];
     tag.copy_from_slice(&hash.as_bytes()[..8]);

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"anshinfc";
 const END_MAGIC: &[u8; 8] = b"anfcend1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 52;
 const FOOTER: usize = 32;
 const INDEX_ENTRY: usize = 20;

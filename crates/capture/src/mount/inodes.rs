@@ -29,6 +29,13 @@ struct Table {
     last: u64,
 }
 
+impl Table {
+    fn is_free_or_equal(&self, key: &Key, entry: &Entry) -> bool {
+        let known = self.numbers.get(key).and_then(|inode| self.known.get(inode));
+        known.is_none_or(|known| known.entry.kind == entry.kind && known.entry.attributes == entry.attributes)
+    }
+}
+
 /// The files that the kernel has looked up: as many as it remembers, no more.
 pub(super) struct Inodes {
     table: Mutex<Table>,
@@ -51,11 +58,13 @@ impl Inodes {
 
     /// The number for an entry of `parent`; counted as told once more.
     pub fn look_up(&self, parent: u64, entry: Entry) -> (u64, Arc<Entry>) {
-        let key = match entry.link {
-            Some(group) => Key::Link(group),
-            None => Key::Name(parent, entry.name.clone()),
-        };
         let mut table = self.table();
+        let own = Key::Name(parent, entry.name.clone());
+        let key = match entry.link.map(Key::Link) {
+            // A file that changed between its names, or whose number another one had before: it shows what was read of it.
+            Some(shared) if table.is_free_or_equal(&shared, &entry) => shared,
+            _ => own,
+        };
         if let Some(inode) = table.numbers.get(&key).copied()
             && let Some(known) = table.known.get_mut(&inode)
         {

@@ -6,7 +6,7 @@ use super::{
     job::Job,
     link::Claim,
     special::remove,
-    target::{InTheWay, Restorer, open_existing},
+    target::{InTheWay, Restorer, is_alike, open_existing},
     write::Writing,
 };
 use crate::{
@@ -72,7 +72,7 @@ pub(crate) struct FileTask {
     /// It did not exist before; removed again if it does not become whole.
     fresh: bool,
     first: bool,
-    /// Something in it was overwritten.
+    /// Something in it was overwritten, or its size was set.
     changed: AtomicBool,
     /// Pieces that are still to be written, and one for whoever hands them out.
     pending: AtomicUsize,
@@ -194,9 +194,9 @@ impl Restorer<'_> {
         entry: &Entry,
         there: Option<Stat>,
     ) -> Result<(OwnedFd, bool), Errno> {
-        // A file with other names is left to them, unless it is this snapshot's own.
-        let usable = there
-            .is_some_and(|stat| stat.kind == StatKind::File && (stat.links == 1 || entry.link.is_some()));
+        // A file with other names is left to them: they may lie elsewhere, or be another file's in the snapshot.
+        let own = |stat: Stat| stat.links == 1 || (entry.link.is_some() && is_alike(entry, &stat));
+        let usable = there.is_some_and(|stat| stat.kind == StatKind::File && own(stat));
         if usable {
             match open_existing(directory, name, OFlags::RDWR) {
                 Ok(fd) => {
@@ -248,7 +248,8 @@ impl Restorer<'_> {
         same: bool,
     ) -> Result<(), CaptureError> {
         let content = file.entry.content().expect("invariant: only files and images have file tasks").clone();
-        if same {
+        // One that could not be used as it was is made anew, and empty.
+        if same && !file.fresh {
             self.counts.equal.fetch_add(content.data(), Relaxed);
             return self.pieces_done(engine, &file);
         }
@@ -279,8 +280,15 @@ impl Restorer<'_> {
             }
         };
         hand_out(engine, &file, &mut batch);
-        // Also makes a hole at the end, and cuts off what was longer.
-        let sized = written.and_then(|()| Ok(ftruncate(&file.fd, content.size())?));
+        // Also makes a hole at the end, and cuts off what was longer. A new file that has its size gets it with its data; one that is
+        // given it has it before.
+        let sized = written.and_then(|()| {
+            if !file.fresh || spread || stat_fd(&file.fd)?.size != content.size() {
+                file.changed.store(true, Relaxed);
+                ftruncate(&file.fd, content.size())?;
+            }
+            Ok(())
+        });
         if let Err(error) = sized {
             file.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
@@ -311,9 +319,9 @@ impl Restorer<'_> {
             return Ok(());
         }
         let mut failed = file.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The next restore takes a file of the right size and time for done. A file system may make the time durable, and lose
-        // with the power what was overwritten; what is new has its size only when it is on the disk.
-        if failed.is_none() && !file.fresh && file.changed.load(Relaxed) {
+        // The next restore takes a file of the right size and time for done. A file system may make these durable, and lose with the
+        // power what was written; only what was appended to a new file is on the disk before the file is so long.
+        if failed.is_none() && file.changed.load(Relaxed) {
             failed = fdatasync(&file.fd).err().map(Into::into);
         }
         if let Some(error) = failed {

@@ -95,13 +95,14 @@ pub(super) fn restore(
 
     let nodes = Nodes::new(source, NODES);
     let (entry, single) = base(&nodes, root, selection)?;
+    let captured = is_captured(&entry);
     let restorer = Restorer {
         options,
         owners: OwnerMap::default(),
         links: LinkTable::default(),
         counts: Counts::default(),
         late: Mutex::default(),
-        top_attributes: single.is_none() && (options.in_place || !there || empty),
+        top_attributes: single.is_none() && (!there || captured && (options.in_place || empty)),
     };
     let cursor = match &entry.kind {
         EntryKind::Directory(listing) => DirectoryCursor::new(listing),
@@ -239,8 +240,7 @@ impl Restorer<'_> {
     }
 
     pub fn in_the_way(&self, entry: &Entry, stat: &Stat) -> InTheWay {
-        let equal =
-            stat.kind == StatKind::File && entry.size() == stat.size && entry.attributes.mtime == stat.mtime;
+        let equal = is_alike(entry, stat);
         match self.options.conflict {
             Conflict::Refuse | Conflict::Skip => InTheWay::Keep,
             Conflict::KeepNewer if stat.mtime > entry.attributes.mtime => InTheWay::Keep,
@@ -270,6 +270,17 @@ impl Restorer<'_> {
             }
         }
     }
+}
+
+/// Whether a file is the one of the snapshot, as far as size and time say.
+pub(crate) fn is_alike(entry: &Entry, stat: &Stat) -> bool {
+    stat.kind == StatKind::File && entry.size() == stat.size && entry.attributes.mtime == stat.mtime
+}
+
+/// Of a directory that is only on the way to what was captured, no more than owner and mode is known, and where the source was
+/// elsewhere not even these: nothing that is there is changed to that.
+fn is_captured(entry: &Entry) -> bool {
+    entry.attributes.ctime.is_some()
 }
 
 /// Opens a file without following a link and without waiting for whoever is at the other end of a pipe.
@@ -303,7 +314,7 @@ impl Act for Restorer<'_> {
         let Some(handle) = handle else { return Ok(()) };
         let wanted = match job.parent {
             None => this.top_attributes,
-            Some(_) => made || job.selected && this.may_change(),
+            Some(_) => made || job.selected && this.may_change() && is_captured(&job.entry),
         };
         if wanted {
             match handle.fd() {

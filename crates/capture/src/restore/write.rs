@@ -80,7 +80,9 @@ impl Writing<'_> {
                 at = data.len().min(at + BLOCK);
             }
             let count = if different {
-                self.changed.store(true, Relaxed);
+                if !fresh {
+                    self.changed.store(true, Relaxed);
+                }
                 write_full(fd, &data[begin..at], offset + begin as u64)?;
                 self.written
             } else {

@@ -7,7 +7,7 @@ use super::{
 use crate::{backup::job::VaultAccess, paths::Paths};
 use anshin_base::Problem;
 use anshin_link::{Credentials, CredentialsOf, Identity};
-use anshin_vault::{Keeper, Session};
+use anshin_vault::{Keeper, KeyFile, Session};
 use std::sync::Arc;
 
 /// Opens a session with the process that serves a vault, in the site's key domain: with the identity and the keys that this node
@@ -54,7 +54,9 @@ pub(super) fn open_with<I: Identity>(
     };
     let keeper = RemoteKeeper::connect(credentials, target, patience)?;
     // Before any data: whoever finds the vault alone must find with it what the recovery key opens.
-    if keeper.key_files()?.is_empty() {
+    let files = keeper.key_files()?;
+    let own = |bytes: &Vec<u8>| KeyFile::decode(bytes).is_ok_and(|file| file.domain == domain.keys.domain());
+    if !files.iter().any(own) {
         keeper.add_key_file(&domain.file.encode())?;
     }
     let vault = keeper.vault();

@@ -10,7 +10,8 @@ use crate::object::{ChunkId, VaultError};
 use crate::pack::WriterId;
 use crate::seal::{Sealed, SealedKind};
 use crate::snapshot::{Snapshot, SnapshotId, SnapshotRecord};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// See [`Keeper`]. Dropping it ends the session: what it was told is there is no longer kept for it.
 pub struct Handle {
@@ -21,14 +22,25 @@ pub struct Handle {
     pins: Arc<Pins>,
     failures_seen: u64,
     shared: bool,
+    /// Objects that it asked for, that are not there, and that it has not sent since.
+    asked: AtomicU64,
+    /// Held while a snapshot is sealed.
+    sealing: Mutex<()>,
 }
+
+/// Most objects that a session may ask for ahead of sending them.
+const ASKED_MAX: u64 = 2 << 20;
+/// Most snapshots of a client that is not of the site, and most bytes of what they say of themselves.
+const OF_CLIENT_MAX: usize = 10_000;
+const OF_CLIENT_BYTES_MAX: usize = 64 << 20;
 
 impl Handle {
     pub(crate) fn new(domain: Arc<Domain>, client: &str, writer: &str, rights: Rights, shared: bool) -> Self {
         let writer = domain.writer(WriterId::of(writer));
         let pins = domain.pins();
         let failures_seen = writer.failures();
-        Self { domain, client: client.to_owned(), writer, rights, pins, failures_seen, shared }
+        let (client, asked, sealing) = (client.to_owned(), AtomicU64::new(0), Mutex::default());
+        Self { domain, client, writer, rights, pins, failures_seen, shared, asked, sealing }
     }
 
     const fn may_add(&self) -> Result<(), VaultError> {
@@ -45,6 +57,22 @@ impl Handle {
             Reading::Own => Ok(Copies::Of(self.writer.id)),
             Reading::Domain => Ok(Copies::All),
         }
+    }
+
+    /// What is known of snapshots is in memory: a client must not be able to fill that of all.
+    fn may_have_one_more(&self, record: &SnapshotRecord) -> Result<(), VaultError> {
+        if self.rights.read == Reading::Domain {
+            return Ok(());
+        }
+        let all = self.domain.known_snapshots()?;
+        let bytes = all.iter().map(|snapshot| snapshot.record.meta.len()).sum::<usize>() + record.meta.len();
+        if all.len() >= OF_CLIENT_MAX || bytes > OF_CLIENT_BYTES_MAX {
+            let count = all.len();
+            return Err(VaultError::Refused(format!(
+                "this client has {count} snapshots here; have some of them forgotten"
+            )));
+        }
+        Ok(())
     }
 
     /// The newest snapshot of the same client that is kept, preferably of the same plan.
@@ -108,7 +136,13 @@ impl Keeper for Handle {
         self.pins.add(ids);
         let writer = self.writer.id;
         let look = || ids.iter().map(|id| Ok(self.domain.index.own_kind(id, writer)?.is_none())).collect();
-        self.domain.retry(look)
+        let missing: Vec<bool> = self.domain.retry(look)?;
+        // Whoever asks sends: who only asks would fill the memory of all with what it asks for.
+        let asked = missing.iter().filter(|missing| **missing).count() as u64;
+        if self.asked.fetch_add(asked, Ordering::Relaxed) + asked > ASKED_MAX {
+            return Err(VaultError::Refused("asked for more objects than were sent".into()));
+        }
+        Ok(missing)
     }
 
     fn prove(&self, claims: &[(ChunkId, [u8; 32])]) -> Result<Vec<bool>, VaultError> {
@@ -150,6 +184,8 @@ impl Keeper for Handle {
             }
             let id = sealed.id();
             self.pins.add(&[id]);
+            let _ =
+                self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |asked| asked.checked_sub(1));
             // What it has put before counts. Nobody here can compare contents with ids: whoever stole its credential must not be able to
             // put something else beside what its snapshots refer to.
             let before = self.domain.index.own_stored_kind(&id, self.writer.id);
@@ -174,6 +210,9 @@ impl Keeper for Handle {
         if record.client != self.client {
             return Err(VaultError::denied("seal a snapshot of another client"));
         }
+        // One that comes again over another connection waits for the one that is under way, and finds what it made.
+        let _one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.may_have_one_more(&record)?;
         self.flush()?;
         let snapshot = Snapshot { record, sealed: self.domain.now(), forgotten: None };
         let path = snapshot.record.id.path(self.domain.id);
@@ -228,7 +267,9 @@ impl Keeper for Handle {
             return Err(VaultError::damaged("the key file", "it is of another key domain"));
         }
         // The first one comes from the client that makes the domain; changing it takes more.
-        match self.domain.key_files()?.is_empty() {
+        // What is no key file at all, because it rotted or because somebody wanted to be first, does not count.
+        let own = |bytes: &Vec<u8>| KeyFile::decode(bytes).is_ok_and(|file| file.domain == self.domain.id);
+        match !self.domain.key_files()?.iter().any(own) {
             true => self.may_add()?,
             false if self.rights.rekey || self.rights.administer => {}
             false => return Err(VaultError::denied("change the keys of a domain")),

@@ -144,11 +144,21 @@ impl Domain {
         self.store().delete(&id.forgotten_path(self.id))
     }
 
+    /// All versions of the domain's key file that can be read, newest first.
     pub(crate) fn key_files(&self) -> Result<Vec<Vec<u8>>, VaultError> {
         let mut names: Vec<String> =
             self.store().list(&format!("keys/{}/", self.id))?.into_iter().map(|(name, _)| name).collect();
         names.reverse();
-        names.into_iter().map(|name| self.store().get(&name).map(|bytes| bytes.to_vec())).collect()
+        let mut files = Vec::new();
+        for name in names {
+            match self.store().get(&name) {
+                Ok(bytes) => files.push(bytes.to_vec()),
+                // One that cannot be read must not keep the others from being of use; verification names it.
+                Err(VaultError::Damaged { .. } | VaultError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
     }
 
     pub(crate) fn add_key_file(&self, bytes: &[u8]) -> Result<(), VaultError> {

@@ -5,6 +5,7 @@ use crate::keys::DomainId;
 use crate::object::{Kind, VaultError};
 use crate::pack::{PackBuilder, WriterId, pack_kind};
 use crate::seal::Sealed;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Shared by all sessions of one client.
@@ -18,7 +19,10 @@ pub(crate) struct Writer {
 struct State {
     data: PackBuilder,
     trees: PackBuilder,
-    in_flight: usize,
+    /// Numbers of the packs on their way.
+    in_flight: BTreeSet<u64>,
+    /// Packs there were.
+    packs: u64,
     /// How many packs could not be stored, and why the last one: every session that began before has lost objects.
     failures: u64,
     reason: Option<VaultError>,
@@ -39,7 +43,8 @@ impl Writer {
         let state = State {
             data: pack(Kind::Data),
             trees: pack(Kind::Tree),
-            in_flight: 0,
+            in_flight: BTreeSet::new(),
+            packs: 0,
             failures: 0,
             reason: None,
         };
@@ -74,8 +79,7 @@ impl Writer {
             if !state.pack(kind).is_full(target) {
                 break None;
             }
-            if state.in_flight < limit {
-                state.in_flight += 1;
+            if state.in_flight.len() < limit {
                 break Some(self.take(&mut state, kind));
             }
             state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -85,16 +89,20 @@ impl Writer {
             state.pack(kind).push(sealed);
         }
         drop(state);
-        if let Some(pack) = full {
-            self.upload(domain, pack);
+        if let Some((number, pack)) = full {
+            self.upload(domain, number, pack);
         }
     }
 
-    fn take(&self, state: &mut State, kind: Kind) -> PackBuilder {
-        std::mem::replace(state.pack(kind), PackBuilder::new(kind, self.domain, self.id))
+    /// The pack, which is on its way from here on, and its number.
+    fn take(&self, state: &mut State, kind: Kind) -> (u64, PackBuilder) {
+        let number = state.packs;
+        state.packs += 1;
+        state.in_flight.insert(number);
+        (number, std::mem::replace(state.pack(kind), PackBuilder::new(kind, self.domain, self.id)))
     }
 
-    fn upload(self: &Arc<Self>, domain: &Arc<Domain>, pack: PackBuilder) {
+    fn upload(self: &Arc<Self>, domain: &Arc<Domain>, number: u64, pack: PackBuilder) {
         let (writer, domain_of_job) = (self.clone(), domain.clone());
         domain.shared.uploader.run(Box::new(move || {
             let result = match domain_of_job.store().is_tight() {
@@ -102,7 +110,7 @@ impl Writer {
                 false => domain_of_job.store_pack(pack),
             };
             let mut state = writer.state();
-            state.in_flight -= 1;
+            state.in_flight.remove(&number);
             if let Err(error) = result {
                 state.failures += 1;
                 state.reason = Some(error);
@@ -112,26 +120,24 @@ impl Writer {
         }));
     }
 
-    /// Stores all that was taken and waits for it.
+    /// Stores all that was taken and waits for it; not for what others put meanwhile, who may never come to an end.
     pub(crate) fn flush(self: &Arc<Self>, domain: &Arc<Domain>) {
-        let packs: Vec<PackBuilder> = {
+        let (packs, end) = {
             let mut state = self.state();
             let mut packs = Vec::new();
             // Data first: a crash in between leaves no tree without what it refers to.
             for kind in [Kind::Data, Kind::Tree] {
-                let pack = self.take(&mut state, kind);
-                if !pack.is_empty() {
-                    state.in_flight += 1;
-                    packs.push(pack);
+                if !state.pack(kind).is_empty() {
+                    packs.push(self.take(&mut state, kind));
                 }
             }
-            packs
+            (packs, state.packs)
         };
-        for pack in packs {
-            self.upload(domain, pack);
+        for (number, pack) in packs {
+            self.upload(domain, number, pack);
         }
         let mut state = self.state();
-        while state.in_flight > 0 {
+        while state.in_flight.first().is_some_and(|first| *first < end) {
             state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
     net::TcpStream,
     sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
 /// How often either end says that it lives.
@@ -37,14 +37,9 @@ pub(super) fn tune(stream: &TcpStream) -> std::io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?)
 }
 
-/// The next frame, which must come while the other end is held to be alive.
+/// The next frame, for which the other end must not be silent for too long.
 pub(super) async fn next<S: AsyncRead + AsyncWrite>(reader: &mut Reading<S>) -> Result<Frame, LinkError> {
-    match timeout(SILENCE_MAX, reader.next()).await {
-        Ok(Ok(Some(frame))) => Ok(frame),
-        Ok(Ok(None)) => Err(LinkError::Closed),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(LinkError::Timeout("the next sign of life")),
-    }
+    reader.next_alive("the next sign of life", SILENCE_MAX).await?.ok_or(LinkError::Closed)
 }
 
 /// Writes what is queued, and signs of life, until the queue is closed or the connection breaks.

@@ -10,8 +10,9 @@ use anshin_base::Problem;
 use anshin_link::{Credentials, LinkError, clock, limiter::LogLimiter, tls};
 use anshin_vault::Vault;
 use std::{
+    collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,6 +26,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections that may be in their handshake at once; more are closed unread.
 const HANDSHAKES_MAX: usize = 64;
+/// Those of one address: whoever has no certificate must not keep all others out. Many clients may be behind one.
+const HANDSHAKES_OF_ONE_MAX: usize = 16;
 /// Connections at once: those of a site and of its clients while they back up.
 const CONNECTIONS_MAX: usize = 1024;
 /// How often sessions whose client does not come back are looked for.
@@ -61,6 +64,8 @@ struct Reception {
     acceptor: TlsAcceptor,
     context: Arc<Context>,
     handshakes: Semaphore,
+    // Handshakes under way by where they come from; held for a moment only.
+    strangers: Mutex<HashMap<IpAddr, usize>>,
     connections: Semaphore,
     // Held for a moment only: which lines may still be written.
     limiter: Mutex<LogLimiter>,
@@ -91,6 +96,7 @@ impl Server {
             acceptor: tls::party_server_config(credentials)?.into(),
             context: context.clone(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
+            strangers: Mutex::default(),
             connections: Semaphore::new(CONNECTIONS_MAX),
             limiter: Mutex::default(),
         });
@@ -137,11 +143,42 @@ async fn accept(listener: TcpListener, reception: Arc<Reception>) {
     }
 }
 
+/// A handshake under way from an address.
+struct Stranger<'r> {
+    all: &'r Mutex<HashMap<IpAddr, usize>>,
+    from: IpAddr,
+}
+
+impl<'r> Stranger<'r> {
+    fn come(all: &'r Mutex<HashMap<IpAddr, usize>>, from: IpAddr) -> Option<Self> {
+        let mut known = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = known.entry(from).or_default();
+        (*count < HANDSHAKES_OF_ONE_MAX).then(|| {
+            *count += 1;
+            Self { all, from }
+        })
+    }
+}
+
+impl Drop for Stranger<'_> {
+    fn drop(&mut self) {
+        let mut known = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                known.remove(&self.from);
+            }
+        }
+    }
+}
+
 impl Reception {
     async fn receive(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
-        let (Ok(handshake), Ok(_connection)) =
-            (self.handshakes.try_acquire(), self.connections.try_acquire())
-        else {
+        let (Some(stranger), Ok(handshake), Ok(_connection)) = (
+            Stranger::come(&self.strangers, from.ip()),
+            self.handshakes.try_acquire(),
+            self.connections.try_acquire(),
+        ) else {
             self.log(|left_out| tracing::warn!(%from, left_out, "refused a connection: too many at once"));
             return;
         };
@@ -150,7 +187,7 @@ impl Reception {
             self.acceptor.accept(stream).await
         });
         let shaken = shaken.await;
-        drop(handshake);
+        drop((handshake, stranger));
         let stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {

@@ -63,7 +63,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         let frame = reader.expect("the hello", GREETING_LIMIT).await?;
         let hello = Hello::decode(&frame).map_err(protocol)?;
         let (welcome, entered) = enter(&context, &party, &hello).await;
-        writer.send(&welcome.encode()).await?;
+        if let Err(error) = writer.send(&welcome.encode()).await {
+            // It has joined already; without this the session would never be given up.
+            if let Ok((_, key)) = &entered {
+                context.sessions.leave(key, Instant::now());
+            }
+            return Err(error);
+        }
         entered.map(|(handle, key)| (handle, key, hello.build))
     };
     let (handle, key, build) = match greeted.await {

@@ -14,6 +14,8 @@ use std::{
 const KEPT_FOR: Duration = Duration::from_secs(600);
 /// Sessions of one party; a node runs a handful of backups and restores at once.
 const OF_ONE_MAX: usize = 64;
+/// Connections of one party: one alone must not take the place of all.
+const CONNECTIONS_OF_ONE_MAX: usize = 128;
 /// Sessions in all.
 const ALL_MAX: usize = 8192;
 
@@ -51,10 +53,17 @@ impl Sessions {
         key: &SessionKey,
         pass: &Pass,
     ) -> Result<(Arc<Handle>, bool), VaultError> {
-        if let Some(session) = self.lock().get_mut(key).filter(|session| session.pass == *pass) {
-            session.connections += 1;
-            session.left = None;
-            return Ok((session.handle.clone(), true));
+        {
+            let mut all = self.lock();
+            let of_one = all.iter().filter(|(other, _)| other.party == key.party);
+            if of_one.map(|(_, session)| session.connections).sum::<usize>() >= CONNECTIONS_OF_ONE_MAX {
+                return Err(VaultError::Refused("too many connections at once".into()));
+            }
+            if let Some(session) = all.get_mut(key).filter(|session| session.pass == *pass) {
+                session.connections += 1;
+                session.left = None;
+                return Ok((session.handle.clone(), true));
+            }
         }
         // Opening a domain reads its index; nobody else waits for that.
         let handle =
