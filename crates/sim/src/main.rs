@@ -89,7 +89,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     let threads = std::thread::available_parallelism().map_or(1, Into::into);
     let mut options = Options {
         from: 0,
-        to: 1_000,
+        to: 5_000,
         twice: 0,
         threads,
         scenario: None,

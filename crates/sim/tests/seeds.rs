@@ -62,6 +62,7 @@ fn the_seeds_that_once_were_red_are_green() {
         ("strikes", 1_000_324),
         ("extents", 386_656),
         ("extents", 99_673),
+        ("voters", 644_315),
     ];
     for (name, seed) in seeds {
         let report = run::seed(seed, Scenario::named(name).unwrap(), false);

@@ -124,8 +124,9 @@ impl Engine {
         if self.open.is_some() {
             return;
         }
-        let lazy = !self.records.is_empty() || !self.peers.changed.is_empty();
-        let due = lazy && self.ticks >= self.lazy_since + LAZY_TICKS;
+        let old = !self.records.is_empty() && self.ticks >= self.lazy_since + LAZY_TICKS;
+        // What peers confirmed is the only evidence against an older copy of their logs (R8): it does not wait.
+        let due = old || !self.peers.changed.is_empty();
         if !self.urgent && !due {
             return;
         }

@@ -29,8 +29,10 @@ pub(super) const COMMAND_BYTES_MAX: usize = 256 << 10;
 const TICKS_LATE_MAX: u64 = 3;
 /// Ticks between two thoughts about who should lead.
 const PREFERENCE_TICKS: u64 = 40;
-/// Records that nothing waits for (what peers confirmed, commit index) are written at the latest after this many ticks.
+/// Records that nothing waits for (the commit index) are written at the latest after this many ticks.
 pub(super) const LAZY_TICKS: u64 = 10;
+/// How often a leader tells what is durable on its own disk, besides when that changes.
+const TELL_AGAIN_TICKS: u64 = 20;
 
 /// Why an engine cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -303,6 +305,11 @@ impl Engine {
             self.ticks += 1;
             if self.wait_for_all(out) {
                 continue;
+            }
+            // The last time may have been lost on its way.
+            if self.ticks.is_multiple_of(TELL_AGAIN_TICKS) {
+                self.told = (0, 0);
+                self.tell_durable(out);
             }
             // The raft crate requires that a voter that is alone has made everything durable before it can win its
             // own election.
