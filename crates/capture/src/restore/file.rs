@@ -280,10 +280,14 @@ impl Restorer<'_> {
             }
         };
         hand_out(engine, &file, &mut batch);
-        // Also makes a hole at the end, and cuts off what was longer. A new file that has its size gets it with its data; one that is
-        // given it has it before.
+        // A new file that is written from its beginning to its end has its size only with its data; one that is written in several
+        // places at once, or given its size, has it before.
+        if file.fresh && spread {
+            file.changed.store(true, Relaxed);
+        }
         let sized = written.and_then(|()| {
-            if !file.fresh || spread || stat_fd(&file.fd)?.size != content.size() {
+            // Makes a hole at the end, or cuts off what was longer.
+            if stat_fd(&file.fd)?.size != content.size() {
                 file.changed.store(true, Relaxed);
                 ftruncate(&file.fd, content.size())?;
             }

@@ -212,7 +212,6 @@ impl Keeper for Handle {
         }
         // One that comes again over another connection waits for the one that is under way, and finds what it made.
         let _one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.may_have_one_more(&record)?;
         self.flush()?;
         let snapshot = Snapshot { record, sealed: self.domain.now(), forgotten: None };
         let path = snapshot.record.id.path(self.domain.id);
@@ -226,6 +225,7 @@ impl Keeper for Handle {
             }
             Err(error) => return Err(error),
         }
+        self.may_have_one_more(&snapshot.record)?;
         self.seal_checked(&snapshot)?;
         self.pins.clear();
         Ok(snapshot)
