@@ -331,11 +331,13 @@ fn r5_an_attach_that_comes_late_over_a_replaced_link_changes_nothing() {
         world.put(0, 0, 7);
         let generation = world.generation();
         let early = |message: &Message| {
-            matches!(message, Message::Hello(_) | Message::Attach { mode: AttachMode::Target, .. })
+            let target = matches!(message, Message::Attach { mode: AttachMode::Target, .. });
+            target || matches!(message, Message::Challenge | Message::Hello(_))
         };
         let sent = world.sent.iter().filter(|(from, to, message)| (*from, *to) == (0, 1) && early(message));
         let mut messages: Vec<Message> = sent.map(|(_, _, message)| message.clone()).collect();
-        let [Message::Hello(_), Message::Attach { number, .. }] = &mut messages[..] else {
+        let [Message::Challenge, Message::Hello(_), Message::Attach { number, .. }] = &mut messages[..]
+        else {
             panic!("{messages:?} was sent to node 1 before it became a member");
         };
         // The one that went before it, over another link.
@@ -395,6 +397,27 @@ fn r6_a_member_that_is_not_reconciled_is_removed_first() {
     world.run(3000);
     assert_eq!(world.role(1), RoleName::Primary);
     assert_eq!(world.set(), [1]);
+}
+
+/// Closes: two secondaries hear nothing of each other, so that the one that is promoted throws out the other, which lives,
+/// if its disk is faster than the network.
+#[test]
+fn r6_a_member_that_lives_stays_when_the_other_secondary_is_promoted() {
+    let mut world = World::new(3);
+    world.peer_silent = Millis(2000);
+    world.bring_in_sync();
+    world.put(0, 0, 1);
+    world.run(5000);
+    world.hold(2, 1, true);
+    world.crash(0, Keep::All);
+    world.promote(1);
+    // The lease of node 0 is over, and what node 2 said to this promotion has not arrived.
+    world.run(1200);
+    assert!(world.set().contains(&2), "node 2 was heard of a moment ago");
+    world.hold(2, 1, false);
+    world.run(3000);
+    assert_eq!(world.set(), [1, 2]);
+    assert_eq!(world.events(1, |event| matches!(event, Event::ResyncDone { .. })), 0);
 }
 
 /// Closes: a returning replica whose own unsent writes nobody else knows of (drbd's crashed primary).
@@ -540,6 +563,84 @@ fn r7_a_peer_that_has_seen_more_says_so() {
     assert_eq!(world.events(0, |event| matches!(event, Event::OldImage { .. })), 1);
     assert_eq!(world.events(1, |event| matches!(event, Event::OldImage { .. })), 1);
     world.assert_equal();
+}
+
+/// Closes: a replica that restarted, taken for an old image because of what its last session had sent before it ended.
+#[test]
+fn r7_a_greeting_that_comes_late_from_an_ended_session_changes_nothing() {
+    let mut world = World::in_sync(2);
+    let sent = world.sent.iter().filter(|(from, to, _)| (*from, *to) == (1, 0));
+    let greeting: Vec<Message> = sent
+        .map(|(_, _, message)| message.clone())
+        .filter(|message| matches!(message, Message::Challenge | Message::Hello(_)))
+        .collect();
+    let late = LinkId(1_000);
+    world.input(0, Input::LinkUp { link: late });
+    world.put(0, 0, 1);
+    world.flush(0);
+    world.crash(1, Keep::All);
+    world.start(1);
+    world.run(4000);
+    assert!(world.member(1));
+    let generation = world.generation();
+    for message in greeting {
+        world.input(0, Input::Received { link: late, message });
+    }
+    world.put(0, 0, 2);
+    world.run(1000);
+    assert_eq!(world.events(0, |event| matches!(event, Event::OldImage { .. })), 0);
+    assert_eq!(world.generation(), generation, "nobody had to be removed");
+    world.assert_equal();
+}
+
+/// Closes: an error that programs see although another copy can be read.
+#[test]
+fn r1_a_primary_that_cannot_read_leaves_the_service_to_a_copy_that_can() {
+    let mut world = World::in_sync(2);
+    world.put(0, 0, 7);
+    world.nodes[0].disk.bad.insert(0);
+    let read = world.request(0, FrontOp::Read { offset: 0, length: 4096 });
+    world.settle();
+    assert_eq!(world.answer(0, read), None);
+    assert_eq!(world.role(0), RoleName::Failed);
+    world.promote(1);
+    world.run(3000);
+    assert_eq!(world.get(1, 0), 7);
+    world.nodes[1].disk.bad.insert(0);
+    let read = world.request(1, FrontOp::Read { offset: 0, length: 4096 });
+    world.settle();
+    assert_eq!(world.answer(1, read), Some(Err(FrontError::Io)), "nobody else can answer");
+    assert_eq!(world.role(1), RoleName::Primary);
+}
+
+/// Closes: a target that starts again and again because of a sector which the source could replace.
+#[test]
+fn r5_a_target_takes_what_it_cannot_read_from_its_source() {
+    let mut world = World::in_sync(2);
+    world.crash(1, Keep::All);
+    world.run(1500);
+    world.put(0, 0, 9);
+    world.nodes[1].disk.bad.insert(0);
+    world.start(1);
+    world.run(3000);
+    assert!(world.member(1));
+    world.assert_equal();
+}
+
+/// Closes: a read that is never answered while writes into its range go on.
+#[test]
+fn a_read_is_answered_while_writes_into_its_range_go_on() {
+    let mut world = World::in_sync(2);
+    world.put(0, 0, 1);
+    let writes: Vec<_> = (0..60).map(|n| world.write(0, 0, n, 4096)).collect();
+    let read = world.request(0, FrontOp::Read { offset: 0, length: 4096 });
+    while world.answer(0, read).is_none() {
+        assert!(world.step(), "{}", world.dump());
+    }
+    let before = writes.iter().filter(|id| world.answer(0, **id).is_some()).count();
+    assert!(before < 20, "{before} writes went before");
+    world.settle();
+    assert!(writes.iter().all(|id| world.answer(0, *id) == DONE));
 }
 
 /// Closes: a voter with an old disk that promotes by a ledger long overtaken.

@@ -7,10 +7,14 @@ use crate::wire::{Hello, Message, VERSION};
 use anshin_base::{Mono, ReplicaId, SessionId};
 
 /// One connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Link {
+    /// When it came up here.
+    began: Mono,
     /// Who is at the other end, once it greeted.
     peer: Option<ReplicaId>,
+    /// The other end asked for our greeting.
+    challenged: bool,
     greeted: bool,
     /// A greeting that came before our own metadata was read.
     early: Option<Box<Hello>>,
@@ -38,6 +42,8 @@ pub(super) enum Part {
 pub(super) struct Peer {
     pub link: Option<LinkId>,
     pub session: SessionId,
+    /// When its newest greeting was taken.
+    greeted: Option<Mono>,
     pub virgin: bool,
     pub last_heard: Option<Mono>,
     pub part: Part,
@@ -74,8 +80,10 @@ impl Replica {
             self.out.push(Output::Close { link, why: "the replica failed".into() });
             return;
         }
-        self.links.insert(link, Link::default());
-        self.greet(link);
+        let began = self.now;
+        let new = Link { began, peer: None, challenged: false, greeted: false, early: None };
+        self.links.insert(link, new);
+        self.out.push(Output::Send { link, message: Message::Challenge });
     }
 
     /// Greets on every link that waits for it.
@@ -99,7 +107,7 @@ impl Replica {
             return;
         }
         match self.links.get_mut(&link) {
-            Some(found) if !found.greeted => found.greeted = true,
+            Some(found) if found.challenged && !found.greeted => found.greeted = true,
             _ => return,
         }
         let hello = Hello {
@@ -168,12 +176,28 @@ impl Replica {
         }
     }
 
+    /// Says to every peer that this replica lives. Only a primary asks for signs of life, so that two secondaries would
+    /// hear nothing of each other, and the one that is promoted could not tell whether the other is there.
+    pub(super) fn alive_pass(&mut self) {
+        if self.now < self.alive_at {
+            return;
+        }
+        self.alive_at = self.now.after(self.config.heartbeat);
+        for link in self.peers.values().filter_map(|peer| peer.link) {
+            self.out.push(Output::Send { link, message: Message::Alive });
+        }
+    }
+
     pub(super) fn received(&mut self, link: LinkId, message: Message) {
         let Some(found) = self.links.get_mut(&link) else {
             return;
         };
         let (peer, greeted) = (found.peer, found.greeted);
         match (peer, message) {
+            (None, Message::Challenge) if !found.challenged => {
+                found.challenged = true;
+                self.greet(link);
+            }
             (None, Message::Hello(hello)) if greeted => self.hello(link, &hello),
             (None, Message::Hello(hello)) if found.early.is_none() => found.early = Some(hello),
             (None, _) => self.close(link, "the first message was not a greeting"),
@@ -202,6 +226,9 @@ impl Replica {
         if let Some(problem) = problem {
             return self.close(link, problem);
         }
+        if self.is_outdated(link, hello) {
+            return self.close(link, "older than the connection of the peer's present session");
+        }
         if let Some(older) = self.peers.get(&replica).and_then(|peer| peer.link) {
             self.close(older, "replaced by a newer connection");
         }
@@ -214,6 +241,7 @@ impl Replica {
         let now = self.now;
         let peer = self.peers.entry(replica).or_insert_with(|| Peer { off_since: now, ..Peer::default() });
         peer.link = Some(link);
+        peer.greeted = Some(now);
         if peer.session != hello.member.session {
             peer.session = hello.member.session;
             peer.reconciled = false;
@@ -237,6 +265,16 @@ impl Replica {
             let stamp = self.stamp().clone();
             self.send(replica, Message::Newer(stamp));
         }
+    }
+
+    /// Whether the greeting may be that of a session which ended: messages of two links come in any order. A session lived
+    /// after the link came up here, as it answered our challenge; so of two sessions the one is newer whose link came up
+    /// after the greeting of the other. If neither did, the peer tries again.
+    fn is_outdated(&self, link: LinkId, hello: &Hello) -> bool {
+        let (Some(found), Some(peer)) = (self.links.get(&link), self.peers.get(&hello.member.replica)) else {
+            return false;
+        };
+        peer.session != hello.member.session && peer.greeted.is_some_and(|greeted| found.began <= greeted)
     }
 
     /// Whether the peer presents less than we remember: a restored old image (R7).
@@ -277,7 +315,8 @@ impl Replica {
 
     fn dispatch(&mut self, link: LinkId, replica: ReplicaId, message: Message) {
         match message {
-            Message::Hello(_) => self.close(link, "a second greeting"),
+            Message::Challenge | Message::Hello(_) => self.close(link, "a second greeting"),
+            Message::Alive => {}
             Message::Newer(stamp) => {
                 if stamp.newer_than(self.stamp()) {
                     self.learn_from_peer(stamp);

@@ -53,7 +53,7 @@ enum Purpose {
     /// Part of the data operation with this serial number.
     Data(u64),
     DataFlush,
-    FrontRead(RequestId, Range),
+    FrontRead(primary::Read),
     /// The source reads a chunk that it compares with this replica.
     SourceRead(ReplicaId, u64),
     /// The target reads a chunk that the source compares.
@@ -114,6 +114,8 @@ pub struct Replica {
     /// The oldest disk command that is out, and how many signs of life were sent since it became that.
     oldest_command: (Option<Token>, u64),
     wake_at: Option<Mono>,
+    /// When a secondary says next that it lives.
+    alive_at: Mono,
     /// The input at hand only moves data: who takes part need not be looked at again.
     data_only: bool,
 }
@@ -175,6 +177,7 @@ impl Replica {
             fail_after: None,
             oldest_command: (None, 0),
             wake_at: None,
+            alive_at: now,
             data_only: false,
             config,
         };
@@ -230,7 +233,10 @@ impl Replica {
         match self.role {
             Role::Opening => self.open_pass(),
             Role::Failed => return,
-            Role::Secondary | Role::Deposed => self.stream_pass(),
+            Role::Secondary | Role::Deposed => {
+                self.alive_pass();
+                self.stream_pass();
+            }
             Role::Primary => self.primary_pass(),
         }
         self.disk_pass();
@@ -302,12 +308,17 @@ impl Replica {
             return;
         }
         match (purpose, result) {
-            (Purpose::FrontRead(id, range), result) => self.front_read_done(id, range, result),
+            (Purpose::FrontRead(_), Err(error)) if self.another_serves() => {
+                self.fail(&format!("the replica's disk cannot be read: {error}; another copy can take over"));
+            }
+            (Purpose::FrontRead(read), result) => self.front_read_done(read, result),
             (Purpose::SourceRead(peer, id), Ok(data)) => self.source_read(peer, id, data),
             (Purpose::SourceRead(peer, _), Err(error)) => {
                 self.drop_peer(peer, &format!("the source of the resync cannot be read: {error}"));
             }
             (Purpose::TargetRead(comparison), Ok(data)) => self.target_read(&comparison, &data),
+            // What cannot be read is replaced; a disk gives a bad sector another place when it is written.
+            (Purpose::TargetRead(comparison), Err(_)) => self.target_read(&comparison, &[]),
             (Purpose::Open(wanted), Ok(data)) => self.opened(wanted, &data),
             (Purpose::Meta, Ok(_)) => self.meta_done(),
             (Purpose::Data(serial), Ok(_)) => self.data_done(serial),
@@ -435,7 +446,10 @@ impl Replica {
     fn next_deadline(&self) -> Option<Mono> {
         let own = match self.role {
             Role::Primary => self.primary_deadline(),
-            _ => None,
+            Role::Secondary | Role::Deposed => {
+                self.peers.values().any(|peer| peer.link.is_some()).then_some(self.alive_at)
+            }
+            Role::Opening | Role::Failed => None,
         };
         let report = self.report_due.then_some(self.report_after);
         own.into_iter().chain(report).min()

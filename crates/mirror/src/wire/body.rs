@@ -5,9 +5,9 @@ use crate::codec::{Malformed, Reader, Writer};
 use anshin_base::{Generation, GroupId};
 use bytes::Bytes;
 
-const KINDS: u16 = 23;
+const KINDS: u16 = 25;
 
-/// Whether version 1 has this kind.
+/// Whether this version has the kind.
 pub(super) fn known(kind: u16) -> bool {
     (1..=KINDS).contains(&kind)
 }
@@ -162,6 +162,8 @@ fn encode_into(message: &Message, w: &mut Writer) -> u16 {
             w.u64(*seen);
             23
         }
+        Message::Challenge => 24,
+        Message::Alive => 25,
     }
 }
 
@@ -262,6 +264,8 @@ pub(super) fn decode(kind: u16, body: &[u8], data: Bytes) -> Result<Message, Mal
         21 => Message::Newer(r.stamp()?),
         22 => Message::FlushWanted,
         23 => Message::OldImage { seen: r.u64()? },
+        24 => Message::Challenge,
+        25 => Message::Alive,
         _ => return Err(Malformed),
     };
     r.end()?;

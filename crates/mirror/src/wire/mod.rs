@@ -23,7 +23,7 @@ mod body;
 mod tests;
 
 use crate::codec::{Malformed, Stamped};
-use anshin_base::{Generation, GroupId, Member, ReplicaId};
+use anshin_base::{Generation, GroupId, Member};
 use bytes::{Bytes, BytesMut};
 
 /// Bytes of the fixed header.
@@ -33,7 +33,7 @@ pub const BODY_MAX: usize = 1 << 20;
 /// Largest payload. Writes are cut at [`crate::layout::PART_MAX`], repairs at one chunk.
 pub const PAYLOAD_MAX: usize = 4 << 20;
 /// The version this code speaks and the oldest it still speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Most extents in one map part: 132 bytes each.
 pub const MAP_EXTENTS_MAX: usize = 1024;
 /// Most ranges in one window: 16 bytes each.
@@ -122,7 +122,7 @@ pub type ExtentBits = [u8; 128];
 /// Everything that replicas say to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// First message of each side.
+    /// Who the sender is and what it holds: its answer to [`Message::Challenge`].
     Hello(Box<Hello>),
     /// The primary asks the receiver to join its stream.
     Attach {
@@ -280,6 +280,11 @@ pub enum Message {
         /// What was seen.
         seen: u64,
     },
+    /// The first message of both ends: greet me. A greeting thus comes from a session that lived when the link was up at
+    /// both ends; without it, one that waited in the network could be that of a session which ended long ago.
+    Challenge,
+    /// A sign of life between replicas of which neither is primary.
+    Alive,
 }
 
 /// A checked header.
@@ -411,14 +416,5 @@ impl Message {
             Self::Write { data, .. } | Self::Repair { data, .. } => Some(data),
             _ => None,
         }
-    }
-}
-
-/// Which replica a hello names; a shorthand for the owner that routes links.
-#[must_use]
-pub fn hello_replica(message: &Message) -> Option<ReplicaId> {
-    match message {
-        Message::Hello(hello) => Some(hello.member.replica),
-        _ => None,
     }
 }

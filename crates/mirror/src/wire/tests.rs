@@ -1,7 +1,7 @@
-//! Golden bytes of version 1 and properties of the codec.
+//! Golden bytes of version 2 and properties of the codec.
 
 use super::*;
-use anshin_base::{GroupEntry, LedgerEpoch, LedgerIndex, SessionId};
+use anshin_base::{GroupEntry, LedgerEpoch, LedgerIndex, ReplicaId, SessionId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -56,6 +56,8 @@ fn samples() -> Vec<Message> {
         Message::Newer(stamp()),
         Message::FlushWanted,
         Message::OldImage { seen: 12 },
+        Message::Challenge,
+        Message::Alive,
     ]
 }
 
@@ -74,16 +76,16 @@ fn decode_of_encode_is_the_message_for_every_kind() {
     }
 }
 
-/// A change of any byte of version 1 changes this number. It may only change together with the version.
+/// A change of any byte of version 2 changes this number. It may only change together with the version.
 #[test]
-fn version_1_has_these_bytes() {
+fn version_2_has_these_bytes() {
     let write = &samples()[5];
     let bytes = write.encode_header();
-    assert_eq!(&bytes[..16], b"anm1\x01\0\x06\0\x28\0\0\0\x04\0\0\0");
+    assert_eq!(&bytes[..16], b"anm1\x02\0\x06\0\x28\0\0\0\x04\0\0\0");
     assert_eq!(bytes[32..40], 5u64.to_le_bytes());
     assert_eq!(bytes[64..72], 8192u64.to_le_bytes());
     let all: Vec<u8> = samples().iter().flat_map(|message| message.encode_header().to_vec()).collect();
-    assert_eq!((all.len(), crc32c::crc32c(&all)), (1616, 4_092_956_872));
+    assert_eq!((all.len(), crc32c::crc32c(&all)), (1680, 2_362_694_365));
 }
 
 #[test]
@@ -135,7 +137,7 @@ proptest! {
     #[test]
     fn any_header_is_refused_or_within_bounds(bytes: [u8; HEADER_SIZE]) {
         let mut bytes = bytes;
-        bytes[..8].copy_from_slice(b"anm1\x01\0\x06\0");
+        bytes[..8].copy_from_slice(b"anm1\x02\0\x06\0");
         let crc = crc32c::crc32c(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
         if let Ok(header) = decode_header(&bytes) {

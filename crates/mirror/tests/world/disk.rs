@@ -72,8 +72,10 @@ pub struct Disk {
     pub held: bool,
     /// Flushes of the data area fail.
     pub flush_fails: bool,
-    /// Bytes read from the data area.
+    /// Writes into the data area.
     pub writes: u64,
+    /// Sectors of the data area that cannot be read before they are written.
+    pub bad: BTreeSet<u64>,
 }
 
 impl Disk {
@@ -83,7 +85,15 @@ impl Disk {
             meta.write(*offset, bytes);
         }
         meta.unflushed.clear();
-        Self { data: Area::new(), meta, volume_bytes, held: false, flush_fails: false, writes: 0 }
+        Self {
+            data: Area::new(),
+            meta,
+            volume_bytes,
+            held: false,
+            flush_fails: false,
+            writes: 0,
+            bad: BTreeSet::new(),
+        }
     }
 
     pub fn crash(&mut self, keep: Keep, dice: &mut Dice) {
@@ -95,6 +105,10 @@ impl Disk {
     pub fn carry_out(&mut self, command: &Output) -> (Token, Result<Bytes, DiskError>) {
         match command {
             Output::DiskRead { token, region, offset, length } => {
+                let range = offset / SECTOR..(offset + u64::from(*length)) / SECTOR;
+                if *region == Region::Data && self.bad.range(range).next().is_some() {
+                    return (*token, Err(DiskError::Io));
+                }
                 let area = if *region == Region::Data { &self.data } else { &self.meta };
                 (*token, Ok(area.read(*offset, u64::from(*length)).into()))
             }
@@ -102,6 +116,8 @@ impl Disk {
                 if *region == Region::Data {
                     assert!(offset + data.len() as u64 <= self.volume_bytes);
                     self.writes += 1;
+                    let range = offset / SECTOR..offset / SECTOR + data.len() as u64 / SECTOR;
+                    self.bad.retain(|sector| !range.contains(sector));
                     self.data.write(*offset, data);
                 } else {
                     self.meta.write(*offset, data);

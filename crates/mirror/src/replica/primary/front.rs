@@ -1,7 +1,7 @@
 //! Requests of the volume's user.
 
 use super::ops::overlaps;
-use super::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Replica, Request, Stage};
+use super::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Read, Replica, Request, Stage};
 use crate::api::{DiskError, FrontError, FrontOp, Output, Region, RequestId};
 use crate::layout::{EXTENT, PART_MAX};
 use crate::replica::{Change, Purpose, extents_of};
@@ -14,6 +14,9 @@ const ZERO_PART_MAX: u64 = EXTENT;
 
 /// Parts that are looked at beyond those that cannot go yet.
 const WAITING_MAX: usize = 64;
+
+/// How often a read is repeated because of writes that begin meanwhile, before these wait for it.
+const READ_AGAIN_MAX: u32 = 4;
 
 /// Cuts a range at the ends of extents and at `part_max`.
 fn cut(range: Range, part_max: u64) -> Vec<Range> {
@@ -62,7 +65,7 @@ impl Replica {
             FrontOp::Read { .. } => {
                 self.counters.reads += 1;
                 self.counters.read_bytes += range.length;
-                self.pri().reads.push_back((id, range));
+                self.pri().reads.push_back(Read { id, range, again: 0 });
             }
             FrontOp::Write { data, fua, .. } => {
                 let parts = cut(range, PART_MAX).into_iter().map(|part| {
@@ -103,7 +106,8 @@ impl Replica {
         if self.pri().quiescing || self.pri().parts.is_empty() {
             return;
         }
-        let claims: Vec<Range> = self.claims();
+        let mut claims: Vec<Range> = self.claims();
+        claims.extend(self.pri().claimed.values());
         let mut parts = std::mem::take(&mut self.pri().parts);
         let mut waiting: VecDeque<(RequestId, Change)> = VecDeque::new();
         // When this many wait, later ones are not looked at: keeps one pass short whatever the queue.
@@ -135,24 +139,21 @@ impl Replica {
     /// Reads wait for writes in flight on the same blocks: what was read must never be taken back by a failover.
     fn pump_reads(&mut self) {
         let reads = std::mem::take(&mut self.pri().reads);
-        for (id, range) in reads {
+        for read in reads {
+            let Read { id, range, .. } = read;
             if self.pri().writes_into(&range) {
-                self.pri().reads.push_back((id, range));
+                self.pri().reads.push_back(read);
             } else if range.length == 0 {
                 self.pri().answers.push_back((id, Ok(Bytes::new())));
             } else {
                 self.pri().requests.insert(id, Request { left: 1, fua: false });
-                self.read(Purpose::FrontRead(id, range), Region::Data, range.offset, range.length);
+                self.read(Purpose::FrontRead(read), Region::Data, range.offset, range.length);
             }
         }
     }
 
-    pub(in crate::replica) fn front_read_done(
-        &mut self,
-        id: RequestId,
-        range: Range,
-        result: Result<Bytes, DiskError>,
-    ) {
+    pub(in crate::replica) fn front_read_done(&mut self, read: Read, result: Result<Bytes, DiskError>) {
+        let Read { id, range, again } = read;
         let Some(primary) = self.primary.as_mut() else { return };
         if primary.requests.remove(&id).is_none() {
             return;
@@ -163,8 +164,12 @@ impl Replica {
         };
         // A write that began after the read may be in what was read, and be undone by a failover: read again after it.
         if result.is_ok() && primary.writes_into(&range) {
-            primary.reads.push_back((id, range));
+            primary.reads.push_back(Read { id, range, again: again + 1 });
+            if again + 1 == READ_AGAIN_MAX {
+                primary.claimed.insert(id, range);
+            }
         } else {
+            primary.claimed.remove(&id);
             primary.answers.push_back((id, result));
         }
     }

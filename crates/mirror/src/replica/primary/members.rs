@@ -37,6 +37,13 @@ impl Replica {
         self.oldest_command = (oldest, if oldest == before && oldest.is_some() { beats + 1 } else { 0 });
     }
 
+    /// Whether a member takes part that can serve what this primary cannot.
+    pub(in crate::replica) fn another_serves(&self) -> bool {
+        let takes_part =
+            |peer: &super::super::links::Peer| peer.part == PeerPart::On && !self.silent(peer.last_heard);
+        self.recorded().keys().any(|replica| self.peers.get(replica).is_some_and(takes_part))
+    }
+
     /// A primary whose own disk does not answer holds every write for ever, while a member that could take over does
     /// nothing. Alone it goes on waiting: failing would help nobody. Counted like the idleness of peers.
     pub(in crate::replica) fn own_disk_hangs(&self) -> bool {

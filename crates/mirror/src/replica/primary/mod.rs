@@ -64,6 +64,15 @@ struct Request {
     fua: bool,
 }
 
+/// A read of the device.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::replica) struct Read {
+    id: RequestId,
+    range: Range,
+    /// How often it was repeated because a write into its range had begun.
+    again: u32,
+}
+
 /// What a primary has in hand.
 #[derive(Debug)]
 pub(super) struct Primary {
@@ -83,7 +92,9 @@ pub(super) struct Primary {
     parts: VecDeque<(RequestId, Change)>,
     requests: BTreeMap<RequestId, Request>,
     /// Reads not yet put out: they overlap a write that is not everywhere.
-    reads: VecDeque<(RequestId, Range)>,
+    reads: VecDeque<Read>,
+    /// What reads were about that had to be repeated too often: no new write goes into it before they are done.
+    claimed: BTreeMap<RequestId, Range>,
     /// Answers; given only under a valid lease (R11).
     answers: VecDeque<(RequestId, Result<Bytes, FrontError>)>,
     /// Blocks of writes in flight and of chunks being compared: start to end, never overlapping.
@@ -148,6 +159,7 @@ impl Primary {
             parts: VecDeque::new(),
             requests: BTreeMap::new(),
             reads: VecDeque::new(),
+            claimed: BTreeMap::new(),
             answers: VecDeque::new(),
             busy: BTreeMap::new(),
             bytes_in_flight: 0,
@@ -296,7 +308,7 @@ impl Replica {
     pub(super) fn depose_requests(&mut self) {
         if let Some(primary) = self.primary.as_mut() {
             let open = std::mem::take(&mut primary.requests).into_keys();
-            let reads = std::mem::take(&mut primary.reads).into_iter().map(|(id, _)| id);
+            let reads = std::mem::take(&mut primary.reads).into_iter().map(|read| read.id);
             let answers = std::mem::take(&mut primary.answers).into_iter().map(|(id, _)| id);
             let mut held: Vec<RequestId> = open.chain(reads).chain(answers).collect();
             held.sort_unstable();
