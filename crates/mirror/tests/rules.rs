@@ -4,7 +4,7 @@
 
 mod world;
 
-use anshin_base::{GroupChange, Millis, ReplicaId};
+use anshin_base::{GroupChange, Member, Millis, ReplicaId};
 use anshin_mirror::wire::{AttachMode, Message};
 use anshin_mirror::{Command, Event, FrontError, FrontOp, Input, LinkId, RoleName};
 use bytes::Bytes;
@@ -591,6 +591,37 @@ fn r7_a_greeting_that_comes_late_from_an_ended_session_changes_nothing() {
     assert_eq!(world.events(0, |event| matches!(event, Event::OldImage { .. })), 0);
     assert_eq!(world.generation(), generation, "nobody had to be removed");
     world.assert_equal();
+}
+
+/// Closes: two copies taken for equal because both were empty when they met; one was written since.
+#[test]
+fn r5_a_copy_that_was_written_after_it_greeted_is_compared() {
+    let mut world = World::new(3);
+    world.cut(0, 2);
+    for node in 0..3 {
+        world.start(node);
+    }
+    world.settle();
+    let first = Member { replica: id(0), session: world.nodes[0].session };
+    world.change(&GroupChange::Create { group: GROUP, first }).unwrap();
+    world.promote(0);
+    world.run(1000);
+    assert_eq!(world.set(), [0, 1]);
+    // Node 2 takes part in the stream, but cannot become a member; a write reaches it alone.
+    world.quorum(false);
+    world.heal(0, 2);
+    world.run(300);
+    world.hold(0, 1, true);
+    world.write(0, 0, 9, 4096);
+    world.settle();
+    assert_eq!((world.nodes[1].disk.byte(0), world.nodes[2].disk.byte(0)), (0, 9));
+    world.crash(0, Keep::All);
+    world.hold(0, 1, false);
+    world.quorum(true);
+    world.promote(1);
+    world.run(4000);
+    assert_eq!(world.set(), [1, 2]);
+    assert_eq!(world.nodes[1].disk.byte(0), world.nodes[2].disk.byte(0));
 }
 
 /// Closes: an error that programs see although another copy can be read.

@@ -63,6 +63,8 @@ fn the_seeds_that_once_were_red_are_green() {
         ("extents", 386_656),
         ("extents", 99_673),
         ("voters", 644_315),
+        ("members", 62_304),
+        ("stalls", 136_052),
     ];
     for (name, seed) in seeds {
         let report = run::seed(seed, Scenario::named(name).unwrap(), false);

@@ -44,7 +44,6 @@ pub(super) struct Peer {
     pub session: SessionId,
     /// When its newest greeting was taken.
     greeted: Option<Mono>,
-    pub virgin: bool,
     pub last_heard: Option<Mono>,
     pub part: Part,
     /// Since when it takes no part.
@@ -118,7 +117,6 @@ impl Replica {
             volume_bytes: self.config.volume_bytes,
             progress: self.progress_loaded,
             stamp: self.stamp().clone(),
-            virgin: self.virgin(),
             old_image: self.superblock.old_image,
         };
         self.out.push(Output::Send { link, message: Message::Hello(Box::new(hello)) });
@@ -247,7 +245,6 @@ impl Replica {
             peer.reconciled = false;
             peer.attach_newest = 0;
         }
-        peer.virgin = hello.virgin;
         peer.last_heard = Some(now);
         peer.part = Part::Off;
         peer.ask_after = now;

@@ -36,7 +36,6 @@ fn encode_into(message: &Message, w: &mut Writer) -> u16 {
         Message::Hello(hello) => {
             w.u16(hello.version_min);
             w.u16(hello.version_max);
-            w.u8(u8::from(hello.virgin));
             w.u8(u8::from(hello.old_image));
             w.u64(hello.group.0);
             w.member(hello.member);
@@ -66,8 +65,9 @@ fn encode_into(message: &Message, w: &mut Writer) -> u16 {
             }
             3
         }
-        Message::MapPart { number, full, last, extents } => {
+        Message::MapPart { number, virgin, full, last, extents } => {
             w.u64(*number);
+            w.u8(u8::from(*virgin));
             w.u8(u8::from(*full));
             w.u8(u8::from(*last));
             w.count(extents.len());
@@ -178,7 +178,7 @@ fn read_range(r: &mut Reader<'_>) -> Result<Range, Malformed> {
 
 fn hello(r: &mut Reader<'_>) -> Result<Hello, Malformed> {
     let (version_min, version_max) = (r.u16()?, r.u16()?);
-    let (virgin, old_image) = (r.bool()?, r.bool()?);
+    let old_image = r.bool()?;
     Ok(Hello {
         version_min,
         version_max,
@@ -187,7 +187,6 @@ fn hello(r: &mut Reader<'_>) -> Result<Hello, Malformed> {
         volume_bytes: r.u64()?,
         progress: r.u64()?,
         stamp: r.stamp()?,
-        virgin,
         old_image,
     })
 }
@@ -202,13 +201,14 @@ fn attached(r: &mut Reader<'_>) -> Result<Message, Malformed> {
 }
 
 fn map_part(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (number, full, last, count) = (r.u64()?, r.bool()?, r.bool()?, r.count(132)?);
+    let (number, virgin, full, last) = (r.u64()?, r.bool()?, r.bool()?, r.bool()?);
+    let count = r.count(132)?;
     if count > MAP_EXTENTS_MAX {
         return Err(Malformed);
     }
     let extents =
         (0..count).map(|_| Ok((r.u32()?, Box::new(r.array()?)))).collect::<Result<_, Malformed>>()?;
-    Ok(Message::MapPart { number, full, last, extents })
+    Ok(Message::MapPart { number, virgin, full, last, extents })
 }
 
 fn compare(r: &mut Reader<'_>) -> Result<Message, Malformed> {

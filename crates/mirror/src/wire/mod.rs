@@ -73,8 +73,6 @@ pub struct Hello {
     pub progress: u64,
     /// The newest entry that the sender knows of.
     pub stamp: Stamped,
-    /// Whether the data area is all zeroes because nothing was ever written since its creation.
-    pub virgin: bool,
     /// Whether the replica was found to be an old image (R7) and not been compared in full since.
     pub old_image: bool,
 }
@@ -148,6 +146,9 @@ pub enum Message {
     MapPart {
         /// As in the attach.
         number: u64,
+        /// Until this attach the data area was all zeroes, because nothing was ever written since its creation. Told here and
+        /// not in the greeting, as another primary's writes may have come in between.
+        virgin: bool,
         /// Everything may differ; no extents are listed.
         full: bool,
         /// No further part follows.

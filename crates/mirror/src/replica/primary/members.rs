@@ -1,10 +1,10 @@
 //! Who takes part: attaching peers, changing the set in the ledger (R2, R3), leases and signs of life (R11).
 
-use super::{PeerPart, Replica, Stage, Sync};
+use super::{MapPart, PeerPart, Replica, Stage, Sync};
 use crate::api::{Event, Output};
 use crate::codec::Stamped;
 use crate::replica::Role;
-use crate::wire::{AttachMode, ExtentBits, Message, Range, Seq};
+use crate::wire::{AttachMode, Message, Range, Seq};
 use anshin_base::{GroupChange, Millis, Mono, ReplicaId, SessionId, local::Outcome};
 use std::collections::BTreeMap;
 
@@ -260,19 +260,12 @@ impl Replica {
         self.retrack();
     }
 
-    pub(super) fn map_part(
-        &mut self,
-        replica: ReplicaId,
-        number: u64,
-        full: bool,
-        last: bool,
-        extents: &[(u32, Box<ExtentBits>)],
-    ) {
+    pub(super) fn map_part(&mut self, replica: ReplicaId, part: &MapPart<'_>) {
+        let MapPart { number, virgin, full, last, extents } = *part;
         let (Some(peer), Some(slot)) = (self.peers.get(&replica), self.slot_of(replica)) else { return };
         if peer.part != (PeerPart::Asked { number, answered: true }) {
             return;
         }
-        let peer_virgin = peer.virgin;
         if !self.bugs.forget_peer_hot() {
             for (extent, bits) in extents {
                 self.maps[slot].or(*extent, bits);
@@ -285,8 +278,9 @@ impl Replica {
             return;
         }
         // Both were zeroed when made and neither log ever named an extent: nothing was ever written to either, so
-        // they are equal (I4). The check is made now, not when the peer greeted.
-        let virgin = self.virgin() && peer_virgin;
+        // they are equal (I4). Both as of this attach: a copy that was empty when it greeted may have taken writes of another
+        // primary since.
+        let virgin = self.virgin() && virgin;
         let accept = self.bugs.accept_old_session() && self.recorded().contains_key(&replica);
         if virgin || accept {
             self.maps[slot].clear_all();

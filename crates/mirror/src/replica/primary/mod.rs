@@ -19,7 +19,7 @@ use super::links::Part as PeerPart;
 use super::{Change, Numbered, Replica, Role};
 use crate::api::{Event, FrontError, Output, RequestId};
 use crate::codec::Stamped;
-use crate::wire::{Message, Points, Range, Seq};
+use crate::wire::{ExtentBits, Message, Points, Range, Seq};
 use anshin_base::{Generation, GroupChange, Mono, ReplicaId, SessionId};
 use bytes::Bytes;
 pub(super) use resync::Sync;
@@ -62,6 +62,16 @@ struct Request {
     left: u32,
     /// A flush follows the last part.
     fua: bool,
+}
+
+/// Part of what a target says that it may lack, as in [`Message::MapPart`].
+#[derive(Clone, Copy, Debug)]
+struct MapPart<'a> {
+    number: u64,
+    virgin: bool,
+    full: bool,
+    last: bool,
+    extents: &'a [(u32, Box<ExtentBits>)],
 }
 
 /// A read of the device.
@@ -330,8 +340,9 @@ impl Replica {
             Message::Attached { number, received, window } => {
                 self.attached(replica, number, received, window);
             }
-            Message::MapPart { number, full, last, extents } => {
-                self.map_part(replica, number, full, last, &extents);
+            Message::MapPart { number, virgin, full, last, extents } => {
+                let part = MapPart { number, virgin, full, last, extents: &extents };
+                self.map_part(replica, &part);
             }
             Message::Ack { reign, seq } => self.confirmed(replica, (reign, seq)),
             Message::FlushAck { reign, seq, progress } => {

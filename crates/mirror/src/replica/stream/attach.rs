@@ -78,6 +78,7 @@ impl Replica {
         let mut tracked: BTreeSet<_> = entry.in_sync.keys().copied().collect();
         tracked.remove(&self.superblock.replica);
         let mut version = self.superblock_version;
+        let virgin = self.virgin();
         if asked.mode == AttachMode::Target {
             // What is hot here is our own, possibly divergent, tail: the dirty records take it over, so that the
             // log's entries can from now on speak of this stream alone.
@@ -95,7 +96,7 @@ impl Replica {
         if asked.mode != AttachMode::Resume {
             self.log.renumber();
         }
-        self.stream.source = Some(Source { link, replica, asked, answer_after: Some(version) });
+        self.stream.source = Some(Source { link, replica, asked, virgin, answer_after: Some(version) });
     }
 
     /// Answers an attach once nothing of an earlier stream is on its way to the disk.
@@ -103,6 +104,7 @@ impl Replica {
         let Some(source) = &self.stream.source else { return };
         let Some(version) = source.answer_after else { return };
         let (number, mode, link) = (source.asked.number, source.asked.mode, source.link);
+        let virgin = source.virgin;
         let resume = mode == AttachMode::Resume;
         if self.superblock_durable < version || !(resume || self.disk.idle()) {
             return;
@@ -115,12 +117,12 @@ impl Replica {
         let window = if mode == AttachMode::Reconcile { self.stream.open_window() } else { Vec::new() };
         self.out.push(Output::Send { link, message: Message::Attached { number, received, window } });
         if mode == AttachMode::Target {
-            self.send_map(link, replica, number);
+            self.send_map(link, replica, number, virgin);
         }
     }
 
     /// Our dirty record towards the source; it includes what was hot (R6).
-    fn send_map(&mut self, link: LinkId, replica: ReplicaId, number: u64) {
+    fn send_map(&mut self, link: LinkId, replica: ReplicaId, number: u64, virgin: bool) {
         let slot = self.slot_of(replica);
         let full = self.superblock.old_image || slot.is_none_or(|slot| self.superblock.slots[slot].full);
         let mut parts = Vec::new();
@@ -138,7 +140,7 @@ impl Replica {
         }
         let count = parts.len();
         for (at, extents) in parts.into_iter().enumerate() {
-            let message = Message::MapPart { number, full, last: at + 1 == count, extents };
+            let message = Message::MapPart { number, virgin, full, last: at + 1 == count, extents };
             self.out.push(Output::Send { link, message });
         }
     }

@@ -27,6 +27,8 @@ struct Source {
     link: LinkId,
     replica: ReplicaId,
     asked: Asked,
+    /// Nothing had been written here when it asked.
+    virgin: bool,
     /// Version of the superblock that must be durable before the answer; None once answered.
     answer_after: Option<u64>,
 }
