@@ -9,7 +9,7 @@ use anshin_base::Problem;
 use anshin_mirror::{DiskError, Input, Region, Token};
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use std::{collections::HashMap, io, path::Path, rc::Rc};
+use std::{collections::HashMap, io, ops::Range, path::Path, rc::Rc};
 
 /// Which command a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,25 @@ struct Area {
 }
 
 enum Job {
-    Read { region: Region, offset: u64, at: usize },
-    Write { region: Region, offset: u64, rest: Bytes },
+    /// `wanted` of what is read is the answer.
+    Read {
+        region: Region,
+        offset: u64,
+        at: usize,
+        wanted: Range<usize>,
+    },
+    /// Reads the blocks around a write that is smaller than they are; `at` bytes of them are there.
+    Around {
+        region: Region,
+        write: (u64, Bytes),
+        start: u64,
+        at: usize,
+    },
+    Write {
+        region: Region,
+        offset: u64,
+        rest: Bytes,
+    },
     Zero(Zero),
     Flush,
 }
@@ -107,14 +124,24 @@ impl Disk {
     /// Starts a read.
     pub fn read(&mut self, io: &mut Io, token: Token, region: Region, offset: u64, length: u32) {
         let area = self.area(region);
-        let (fd, buffer) = (area.fd.clone(), io.pool.take(length as usize));
-        self.jobs.insert(token, Job::Read { region, offset, at: 0 });
-        self.area(region).push(io, Op::Read { fd, buffer, from: 0, offset }, token);
+        let (start, end) = area.blocks_around(offset, length as usize);
+        let (fd, buffer) = (area.fd.clone(), io.pool.take(distance(start, end)));
+        let from = distance(start, offset);
+        let wanted = from..from + length as usize;
+        self.jobs.insert(token, Job::Read { region, offset: start, at: 0, wanted });
+        self.area(region).push(io, Op::Read { fd, buffer, from: 0, offset: start }, token);
     }
 
-    /// Starts a write.
+    /// Starts a write. One that does not fill whole blocks of this disk (a primary on a disk with smaller ones may send it) is
+    /// written with what is around it; the core never has two writes in one block of 4,096 bytes under way.
     pub fn write(&mut self, io: &mut Io, token: Token, region: Region, offset: u64, data: Bytes) {
         let area = self.area(region);
+        let (start, end) = area.blocks_around(offset, data.len());
+        if distance(start, end) != data.len() {
+            let (fd, buffer) = (area.fd.clone(), io.pool.take(distance(start, end)));
+            self.jobs.insert(token, Job::Around { region, write: (offset, data), start, at: 0 });
+            return self.area(region).push(io, Op::Read { fd, buffer, from: 0, offset: start }, token);
+        }
         let fd = area.fd.clone();
         // Direct I/O needs the memory aligned too; what came from elsewhere than the pool is copied.
         let aligned = (data.as_ptr() as usize).is_multiple_of(512.max(area.alignment as usize));
@@ -139,6 +166,12 @@ impl Disk {
                 Op::Allocate { fd, mode, offset, length }
             }
             How::ZeroRange => Op::Allocate { fd, mode: libc::FALLOC_FL_ZERO_RANGE, offset, length },
+            How::Write
+                if self.data.blocks_around(offset, distance(0, length)) != (offset, offset + length) =>
+            {
+                let zeroes = Bytes::from(vec![0; distance(0, length)]);
+                return self.write(io, token, Region::Data, offset, zeroes);
+            }
             How::Write => {
                 if self.zeroes.is_empty() {
                     let mut buffer = io.pool.take(LARGEST);
@@ -187,22 +220,37 @@ impl Disk {
             (Job::Zero(_), Ok(_)) => Ok(Bytes::new()),
             (Job::Write { rest, .. }, Ok(count)) if count as usize == rest.len() => Ok(Bytes::new()),
             // Nothing written or read and no error: past the end of the file, which was cut by someone else.
-            (Job::Write { .. } | Job::Read { .. }, Ok(0)) => Err(DiskError::Io),
+            (Job::Write { .. } | Job::Read { .. } | Job::Around { .. }, Ok(0)) => Err(DiskError::Io),
+            (Job::Around { region, write: (offset, data), start, at }, Ok(count)) => {
+                let mut buffer = done.buffer.expect("invariant: a read returns its buffer");
+                let at = at + count as usize;
+                if at < buffer.len() {
+                    let fd = self.area(region).fd.clone();
+                    let rest = start + at as u64;
+                    self.jobs.insert(token, Job::Around { region, write: (offset, data), start, at });
+                    self.area(region).push(io, Op::Read { fd, buffer, from: at, offset: rest }, token);
+                    return None;
+                }
+                let from = distance(start, offset);
+                buffer[from..from + data.len()].copy_from_slice(&data);
+                self.write(io, token, region, start, buffer.freeze());
+                return None;
+            }
             (Job::Write { region, offset, rest }, Ok(count)) => {
                 self.write(io, token, region, offset + u64::from(count), rest.slice(count as usize..));
                 return None;
             }
-            (Job::Read { region, offset, at }, Ok(count)) => {
+            (Job::Read { region, offset, at, wanted }, Ok(count)) => {
                 let buffer = done.buffer.expect("invariant: a read returns its buffer");
                 let (at, count) = (at + count as usize, u64::from(count));
                 if at < buffer.len() {
-                    self.jobs.insert(token, Job::Read { region, offset: offset + count, at });
+                    self.jobs.insert(token, Job::Read { region, offset: offset + count, at, wanted });
                     let area = self.area(region);
                     let fd = area.fd.clone();
                     area.push(io, Op::Read { fd, buffer, from: at, offset: offset + count }, token);
                     return None;
                 }
-                Ok(buffer.freeze())
+                Ok(buffer.freeze().slice(wanted))
             }
         };
         Some(Input::DiskDone { token, result })
@@ -212,12 +260,17 @@ impl Disk {
 impl Job {
     fn name(&self) -> &'static str {
         match self {
-            Self::Read { .. } => "read",
+            Self::Read { .. } | Self::Around { .. } => "read",
             Self::Write { .. } => "write",
             Self::Zero(_) => "zero",
             Self::Flush => "flush",
         }
     }
+}
+
+/// Bytes from one offset to a later one of the same command.
+fn distance(start: u64, end: u64) -> usize {
+    usize::try_from(end - start).expect("invariant: a command is far smaller than memory")
 }
 
 fn unsupported(error: &io::Error) -> bool {
@@ -253,6 +306,12 @@ impl Area {
         let alignment = if direct { direct_alignment(&fd) } else { 512 };
         let aside = !tells_whether_it_waits(&fd);
         Ok(Self { fd: Rc::new(fd), direct, aside, alignment, bytes, reserved })
+    }
+
+    /// Where the blocks that a command touches begin and end; where it begins and ends itself without direct I/O.
+    fn blocks_around(&self, offset: u64, length: usize) -> (u64, u64) {
+        let block = if self.direct { u64::from(self.alignment.max(1)) } else { 1 };
+        (offset / block * block, (offset + length as u64).next_multiple_of(block))
     }
 
     fn push(&self, io: &mut Io, op: Op, token: Token) {

@@ -3,11 +3,14 @@
 use super::{Reply, Request, VolumeEvent, VolumeStatus};
 use anshin_base::Problem;
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
 };
+
+/// Code of the problem that a volume's process does not answer, which says nothing about whether it holds its role.
+pub const SILENT: &str = "volume-silent";
 
 /// A connection to one volume's control socket.
 pub struct Client {
@@ -18,7 +21,7 @@ impl Client {
     /// Connects to `<run>/volume-NAME.ctl`. Every later wait is bounded by `patience`, None for no bound.
     ///
     /// # Errors
-    /// `volume-unreachable`.
+    /// `volume-unreachable` if there is no such process, [`SILENT`] if that cannot be told.
     pub fn connect(path: &Path, patience: Option<Duration>) -> Result<Self, Problem> {
         let stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
         stream.set_read_timeout(patience).map_err(|error| unreachable(path, &error))?;
@@ -28,7 +31,7 @@ impl Client {
     /// Asks and waits for the answer.
     ///
     /// # Errors
-    /// What the volume process says, or `volume-unreachable`.
+    /// What the volume process says, or [`SILENT`].
     pub fn ask(&mut self, request: Request) -> Result<Reply, Problem> {
         self.send(request)?;
         match self.line()? {
@@ -71,20 +74,19 @@ impl Client {
         let mut line = String::new();
         let count = self.stream.read_line(&mut line).map_err(|error| gone(&error))?;
         if count == 0 {
-            return Err(gone(&std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(gone(&ErrorKind::UnexpectedEof.into()));
         }
         serde_json::from_str(&line).map_err(|error| Problem::new("volume-protocol", error.to_string()))
     }
 }
 
 fn unreachable(path: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(
-        "volume-unreachable",
-        format!("the volume's process does not answer at {}: {error}", path.display()),
-    )
-    .hint("the node's daemon starts it; see its log")
+    let nobody = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+    let code = if nobody { "volume-unreachable" } else { SILENT };
+    Problem::new(code, format!("the volume's process does not answer at {}: {error}", path.display()))
+        .hint("the node's daemon starts it; see its log")
 }
 
 fn gone(error: &std::io::Error) -> Problem {
-    Problem::new("volume-unreachable", format!("the volume's process does not answer: {error}"))
+    Problem::new(SILENT, format!("the volume's process does not answer: {error}"))
 }

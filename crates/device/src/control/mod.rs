@@ -6,7 +6,7 @@
 mod client;
 mod server;
 
-pub use client::Client;
+pub use client::{Client, SILENT};
 pub use server::{Asked, Server, Tag};
 
 use crate::peer::LinkStatus;

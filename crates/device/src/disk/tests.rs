@@ -1,4 +1,5 @@
-//! A disk that takes requests and does not answer them, as a FUSE file system. Needs root and /dev/fuse.
+//! Disks that are unlike the usual ones: one that takes requests and does not answer them, as a FUSE file system, and one with large
+//! blocks, as a loop device. Needs root, /dev/fuse and loop devices.
 
 use super::*;
 use fuser::{
@@ -10,6 +11,7 @@ use std::{
     io::Write as _,
     os::unix::net::UnixStream,
     path::PathBuf,
+    process::Command,
     sync::{Arc, Condvar, Mutex},
     time::{Duration, SystemTime},
 };
@@ -133,6 +135,76 @@ impl Drop for Mounted {
         self.gate.open();
         drop(self.session.take());
         let _gone = std::fs::remove_dir(&self.directory);
+    }
+}
+
+/// Carries out one command to its end.
+fn ended(io: &mut Io, disk: &mut Disk, token: Token) -> Result<Bytes, DiskError> {
+    let mut done = Vec::new();
+    loop {
+        io.wait(&mut done).unwrap();
+        for one in done.drain(..) {
+            if let Some(Input::DiskDone { token: of, result }) = disk.completed(io, Tag(token), one) {
+                assert_eq!(of, token);
+                return result;
+            }
+        }
+    }
+}
+
+/// A loop device with blocks of 4,096 bytes refuses smaller ones, as such disks do.
+struct LargeBlocks {
+    directory: PathBuf,
+    device: String,
+}
+
+impl LargeBlocks {
+    fn new() -> Option<Self> {
+        let directory = std::env::temp_dir().join(format!("anshin-blocks-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, length) in [("image", 8 << 20), ("meta", 1 << 20)] {
+            std::fs::File::create(directory.join(name)).unwrap().set_len(length).unwrap();
+        }
+        let image = directory.join("image");
+        let made = Command::new("losetup").args(["-f", "--show", "-b", "4096"]).arg(&image).output();
+        let device = made.ok().filter(|made| made.status.success());
+        let Some(device) = device.map(|made| String::from_utf8(made.stdout).unwrap().trim().to_owned())
+        else {
+            eprintln!("SKIPPED: no loop device can be made here");
+            std::fs::remove_dir_all(&directory).unwrap();
+            return None;
+        };
+        std::os::unix::fs::symlink(&device, directory.join("data")).unwrap();
+        Some(Self { directory, device })
+    }
+}
+
+impl Drop for LargeBlocks {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[test]
+fn a_disk_with_large_blocks_takes_what_a_primary_with_small_ones_sends() {
+    let Some(large) = LargeBlocks::new() else { return };
+    let (mut io, mut disk) = (Io::new().unwrap(), Disk::open(&large.directory).unwrap());
+    assert_eq!(disk.block_bytes(), 4096);
+    let before: Vec<u8> = (0..16_384_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    disk.write(&mut io, Token(1), Region::Data, 0, before.clone().into());
+    assert_eq!(ended(&mut io, &mut disk, Token(1)), Ok(Bytes::new()));
+    let mut expected = before;
+    for (token, offset, length) in [(2, 512, 512), (3, 3584, 1024), (4, 8192, 4096), (5, 4608, 7680)] {
+        let data = vec![u8::try_from(token).unwrap(); length];
+        expected[offset..offset + length].copy_from_slice(&data);
+        disk.write(&mut io, Token(token), Region::Data, offset as u64, data.into());
+        assert_eq!(ended(&mut io, &mut disk, Token(token)), Ok(Bytes::new()), "{length} bytes at {offset}");
+    }
+    for (token, offset, length) in [(6, 0, 16_384), (7, 512, 512), (8, 3584, 5120)] {
+        disk.read(&mut io, Token(token), Region::Data, offset as u64, u32::try_from(length).unwrap());
+        let read = ended(&mut io, &mut disk, Token(token)).unwrap();
+        assert!(read == expected[offset..offset + length], "{length} bytes at {offset}");
     }
 }
 

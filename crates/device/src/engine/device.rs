@@ -185,6 +185,16 @@ impl Engine {
         }
     }
 
+    /// The kernel broke off the file that the device stands on, which from then on only fails: said, so that it is set up anew.
+    pub(super) fn fuse_ended(&mut self, why: &str) {
+        if matches!(self.device.state, DeviceState::Present { .. }) {
+            let message = format!("the connection of the block device ended: {why}");
+            self.device_failed(
+                Problem::new("device-ended", message).hint("somebody unmounted or aborted it"),
+            );
+        }
+    }
+
     fn device_failed(&mut self, problem: Problem) {
         tracing::error!(%problem, "no block device");
         self.device.state = DeviceState::Failed { problem: problem.clone() };

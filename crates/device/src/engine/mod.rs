@@ -205,7 +205,12 @@ impl Engine {
                 _ => self.point_completed(done),
             },
             Tag::Fuse(tag) => match &mut self.fuse {
-                Some(fuse) if fuse.number() == tag.0 => fuse.completed(&mut self.io, done),
+                Some(fuse) if fuse.number() == tag.0 => {
+                    fuse.completed(&mut self.io, done);
+                    if let Some(why) = fuse.take_ended() {
+                        self.fuse_ended(&why);
+                    }
+                }
                 _ => self.point_completed(done),
             },
             Tag::Point(_) => self.point_completed(done),

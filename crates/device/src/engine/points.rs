@@ -11,7 +11,12 @@
 use super::Engine;
 use crate::{
     control::{PointStatus, Reply},
-    front::{FRONTS, FUSE, Front, POINT, fuse::Fuse, loopdev::Places, nbd::Nbd},
+    front::{
+        FRONTS, FUSE, Front, POINT,
+        fuse::Fuse,
+        loopdev::Places,
+        nbd::{self, Nbd},
+    },
     io::Tag,
     point::{
         freeze::{Frozen, mount_of},
@@ -19,6 +24,7 @@ use crate::{
         side::{Ended, Side, reserve},
     },
     ring::{Done, Fd},
+    stream::accepted,
 };
 use anshin_base::{Millis, Mono, Problem};
 use anshin_mirror::{FrontError, FrontOp, Input, RequestId};
@@ -412,7 +418,13 @@ impl Engine {
             _ => return,
         };
         let id = PointId(number.saturating_sub(FIRST_NUMBER));
-        let Some(served) = self.points.served.get_mut(&id) else { return };
+        let Some(served) = self.points.served.get_mut(&id) else {
+            // A client that came while its server went.
+            if let (Tag::Nbd(nbd::Tag::Accept(_)), Ok(fd)) = (done.tag, &done.result) {
+                drop(accepted(*fd));
+            }
+            return;
+        };
         let front = match done.tag {
             Tag::Nbd(_) => served.nbd.as_mut().map(|nbd| nbd as &mut dyn Front),
             _ => served.fuse.as_mut().map(|fuse| fuse as &mut dyn Front),

@@ -26,7 +26,10 @@ const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
 const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4c05;
+const LOOP_SET_STATUS64: libc::c_ulong = 0x4c04;
 const LO_FLAGS_READ_ONLY: u32 = 1;
+/// The device is detached when its last user closes it.
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 /// What every mark starts with.
 const MARK: &str = "anshin:";
@@ -248,7 +251,26 @@ impl Places {
             std::thread::sleep(DETACH_STEP);
         }
         let message = format!("{} is still in use and could not be detached", record.device.display());
-        Err(Problem::new("device-busy", message).hint("it detaches when its last user closes it"))
+        let problem = Problem::new("device-busy", message);
+        match self.keep_attached(&record) {
+            Ok(()) => Err(problem.hint("close what has it open (`fuser -v` names it), then try again")),
+            Err(why) => {
+                tracing::warn!(device = %record.device.display(), %why, "the device goes when its last user closes it");
+                Err(problem.hint("it detaches when its last user closes it"))
+            }
+        }
+    }
+
+    /// Takes back what [`Self::detach`] began: the device keeps its file and its name.
+    fn keep_attached(&self, record: &Record) -> io::Result<()> {
+        let handle = fs::File::options().read(true).write(true).open(&record.device)?;
+        let mut info = status(&handle)?;
+        if !is_ours(&handle, &record.mark) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        info.flags &= !LO_FLAGS_AUTOCLEAR;
+        ioctl(handle.as_raw_fd(), LOOP_SET_STATUS64, (&raw mut info).cast())?;
+        self.name_device(&record.device).map_err(|problem| io::Error::other(problem.message))
     }
 
     /// The recorded loop device.

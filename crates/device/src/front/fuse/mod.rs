@@ -63,9 +63,16 @@ pub struct Fuse {
     polling: bool,
     started: bool,
     held: bool,
+    /// Why nothing comes any more, if the connection ended by itself.
+    ended: Option<String>,
 }
 
 impl Fuse {
+    /// Why the kernel's side ended, if it did without [`Front::stop`]; told once.
+    pub fn take_ended(&mut self) -> Option<String> {
+        self.ended.take()
+    }
+
     /// Opens the device; it works after [`super::loopdev`] mounted it and [`Front::start`] was called.
     ///
     /// # Errors
@@ -84,6 +91,7 @@ impl Fuse {
             holes: HashMap::new(),
             polling: false,
             started: false,
+            ended: None,
             held: false,
         })
     }
@@ -280,10 +288,11 @@ impl Front for Fuse {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    // ENODEV after the unmount is the ordinary end.
+                    // ENODEV after the unmount is the ordinary end, of which the engine knows.
                     if error.raw_os_error() != Some(libc::ENODEV) {
                         tracing::error!(%error, "cannot read FUSE requests");
                     }
+                    self.ended = Some(error.to_string());
                     self.started = false;
                     return;
                 }

@@ -120,9 +120,9 @@ impl Connection {
         }
     }
 
-    /// Bytes of requests that are not answered.
+    /// Bytes of requests that are not answered, and of answers that the client has not taken.
     pub(super) fn under_way(&self) -> u64 {
-        self.under_way
+        self.under_way + self.outbox.bytes() as u64
     }
 
     pub(super) fn close(&mut self) {
@@ -171,7 +171,7 @@ impl Connection {
             return;
         }
         if self.receiving.is_none() {
-            let full = |this: &Self| this.under_way >= UNDER_WAY_MAX || this.open.len() >= REQUESTS_MAX;
+            let full = |this: &Self| this.under_way() >= UNDER_WAY_MAX || this.open.len() >= REQUESTS_MAX;
             while !(full(self) && matches!(self.state, State::Header)) && self.step(io, requests, open) {}
             // A payload that has begun is always read to its end, or clients could block each other for ever.
             let begun = matches!(self.state, State::Payload { .. } | State::Discard { .. });
