@@ -230,6 +230,39 @@ impl Runner {
         failed.map_or(Ok(killed), Err)
     }
 
+    /// After a stop that failed: ends the program's processes, and says that it is stopped if its own monitor says so then. One
+    /// that cannot be stopped would keep its service where it is, and from running anywhere, until a person comes; its data
+    /// stands the end of its processes as it stands the death of the server. Mounts and addresses are no programs.
+    pub async fn stop_by_force(
+        &self,
+        resource: &Resource,
+        failed: OperationResult,
+        patience: Duration,
+    ) -> OperationResult {
+        let program = match resource.class {
+            Class::Ocf => resource.kind != "Filesystem",
+            Class::Builtin => resource.kind != "address",
+            Class::Systemd | Class::Command => true,
+        };
+        if !program {
+            return failed;
+        }
+        let killed = match self.kill_programs(std::slice::from_ref(resource), patience).await {
+            Ok(killed) => killed,
+            Err(problem) => {
+                tracing::error!(resource = resource.name, %problem, "could not be stopped, nor killed");
+                return failed;
+            }
+        };
+        let looked = self.run(resource, &Operation::new(Action::Monitor)).await;
+        if looked.rc != Rc::NOT_RUNNING {
+            return failed;
+        }
+        let why = failed.reason.as_deref().unwrap_or_else(|| failed.rc.words());
+        tracing::warn!(resource = resource.name, why, ?killed, "could not be stopped, and was killed");
+        OperationResult { duration: failed.duration, ..OperationResult::done(Rc::OK) }
+    }
+
     async fn kill_blocking(
         &self,
         resource: &Resource,

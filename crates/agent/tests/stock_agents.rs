@@ -115,6 +115,43 @@ esac
 }
 
 #[tokio::test]
+async fn a_program_that_does_not_stop_is_killed_and_what_is_no_program_is_not_taken_for_stopped() {
+    let mut node = Node::new("stubborn");
+    let mut options = node.runner.options().clone();
+    options.ocf_root = node.dir.path("ocf");
+    let place = options.ocf_root.join("resource.d/heartbeat");
+    fs::create_dir_all(&place).unwrap();
+    let pid = node.dir.text("pid");
+    let actions = r#"<resource-agent name="x"><parameters/><actions/></resource-agent>"#;
+    let scripts = [
+        (
+            "stubborn",
+            format!(
+                "start) setsid sleep 1000 >/dev/null 2>&1 & echo $! >{pid};;\nmonitor) grep -q sleep /proc/$(cat {pid})/cmdline || exit 7;;"
+            ),
+        ),
+        ("export", "start|monitor) ;;".to_owned()),
+    ];
+    for (name, rest) in scripts {
+        let agent = place.join(name);
+        let text = format!(
+            "#!/bin/sh\ncase \"$1\" in\nmeta-data) echo '{actions}';;\nstop) exit 1;;\n{rest}\nesac\n"
+        );
+        fs::write(&agent, text).unwrap();
+        sh(&format!("chmod +x {}", agent.display()));
+    }
+    node.runner = Runner::new(options).unwrap();
+    let patience = Duration::from_secs(10);
+    for (kind, rc) in [("stubborn", Rc::OK), ("export", Rc::GENERIC)] {
+        let resource = ocf(kind);
+        node.expect(&resource, Action::Start, Rc::OK).await;
+        node.expect(&resource, Action::Monitor, Rc::OK).await;
+        let failed = node.expect(&resource, Action::Stop, Rc::GENERIC).await;
+        assert_eq!(node.runner.stop_by_force(&resource, failed, patience).await.rc, rc, "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn every_stock_agent_describes_itself() {
     if is_missing(AGENTS, "resource-agents") {
         return;

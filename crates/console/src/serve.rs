@@ -11,18 +11,23 @@ use axum::{
 };
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::unix::fs::PermissionsExt,
     path::Path,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 /// Longest request body: far above any request of the API.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Connections to the console at once.
+const CONNECTIONS_MAX: usize = 128;
 /// Open event streams at once, over everybody; each costs one status per second.
 const STREAMS_MAX: usize = 64;
 
@@ -109,5 +114,91 @@ pub async fn serve_unix(path: &Path, control: Arc<dyn Control>) -> io::Result<()
 /// When the port cannot be had.
 pub async fn serve_loopback(port: u16, control: Arc<dyn Control>) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).await?;
-    axum::serve(listener, router(control, Surface::Loopback)).await
+    axum::serve(Bounded::new(listener), router(control, Surface::Loopback)).await
+}
+
+/// A listener with a limited number of connections, the next of which waits to be accepted: any user of the machine can connect,
+/// and what the daemon does needs descriptors too.
+struct Bounded {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+}
+
+impl Bounded {
+    fn new(listener: TcpListener) -> Self {
+        Self { listener, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Counted;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Counted, SocketAddr) {
+        let room = self.room.clone().acquire_owned().await.expect("invariant: never closed");
+        let (stream, from) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Counted { stream, _room: room }, from)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection, and its place among those that there may be.
+struct Counted {
+    stream: TcpStream,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::serve::Listener;
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_until_one_ends() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut bounded = Bounded::new(listener);
+        let mut clients = Vec::new();
+        let mut served = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            clients.push(TcpStream::connect(at).await.unwrap());
+            served.push(bounded.accept().await);
+        }
+        clients.push(TcpStream::connect(at).await.unwrap());
+        let soon = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, bounded.accept()).await.is_err());
+        served.pop();
+        assert!(tokio::time::timeout(soon * 100, bounded.accept()).await.is_ok());
+    }
 }

@@ -53,6 +53,9 @@ pub struct Ended {
 /// Pause before a process that ended is started again: first, and at most after repeated failures.
 const RESTART_FIRST: Duration = Duration::from_millis(100);
 const RESTART_MAX: Duration = Duration::from_secs(5);
+/// Most that one process's log takes in the run directory, which is memory on most systems; as much again is kept of what
+/// went before.
+pub const LOG_SIZE_MAX: u64 = 4 << 20;
 
 impl Supervisor {
     /// Processes will be `executable ARGUMENTS…`; their records live in `run_dir`, their output in `log_dir`.
@@ -74,22 +77,47 @@ impl Supervisor {
         self.wanted.contains_key(name)
     }
 
-    /// Starts what is wanted and not alive; returns what ended since the last call.
-    ///
-    /// # Errors
-    /// A process that cannot be started at all.
-    pub fn tick(&mut self) -> Result<Vec<Ended>, Problem> {
-        let mut ended = Vec::new();
+    /// Starts what is wanted and not alive; returns what ended since the last call, and the processes that cannot be
+    /// started, each of which is tried again after a while.
+    pub fn tick(&mut self) -> (Vec<Ended>, Vec<Problem>) {
+        let (mut ended, mut failed) = (Vec::new(), Vec::new());
         let names: Vec<String> = self.wanted.keys().cloned().collect();
         for name in names {
             if let Some(how) = self.reap(&name) {
                 ended.push(Ended { name: name.clone(), how });
             }
-            if self.pid_of(&name).is_none() {
-                self.start_if_due(&name)?;
+            if self.pid_of(&name).is_none()
+                && let Err(problem) = self.start_if_due(&name)
+            {
+                self.put_off(&name);
+                failed.push(problem);
             }
         }
-        Ok(ended)
+        (ended, failed)
+    }
+
+    /// Keeps the logs from filling the memory that they lie in: what is beyond `bytes` goes to a second file, in place of the
+    /// one that is there. A process appends, so that it goes on at the beginning.
+    pub fn bound_logs(&self, bytes: u64) {
+        for name in self.wanted.keys() {
+            let log = self.log_dir.join(format!("{name}.log"));
+            if fs::metadata(&log).is_ok_and(|found| found.len() > bytes) {
+                let cut = fs::copy(&log, log.with_extension("log.1"))
+                    .and_then(|_| fs::OpenOptions::new().write(true).open(&log))
+                    .and_then(|file| file.set_len(0));
+                if let Err(error) = cut {
+                    tracing::warn!(name, %error, "a log cannot be cut");
+                }
+            }
+        }
+    }
+
+    fn put_off(&mut self, name: &str) {
+        if let Some(wanted) = self.wanted.get_mut(name) {
+            wanted.failures += 1;
+            let pause = (RESTART_FIRST * 2u32.saturating_pow(wanted.failures.min(8) - 1)).min(RESTART_MAX);
+            wanted.next_start = Instant::now() + pause;
+        }
     }
 
     /// No longer wanted: asks the process to end, and kills it after `patience`.
@@ -125,9 +153,7 @@ impl Supervisor {
         let wanted = self.wanted.get_mut(name)?;
         let status = wanted.child.as_mut()?.try_wait().ok()??;
         wanted.child = None;
-        wanted.failures += 1;
-        let pause = (RESTART_FIRST * 2u32.saturating_pow(wanted.failures.min(8) - 1)).min(RESTART_MAX);
-        wanted.next_start = Instant::now() + pause;
+        self.put_off(name);
         Some(status.to_string())
     }
 
@@ -149,12 +175,16 @@ impl Supervisor {
         let errors = output.try_clone().map_err(|error| problem("its log file", error))?;
         let mut command = Command::new(&self.executable);
         command.args(&wanted.arguments).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
-        let child = command.spawn().map_err(|error| problem("the executable", error))?;
+        let mut child = command.spawn().map_err(|error| problem("the executable", error))?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let started =
             Started { pid, start_ticks: start_ticks(pid).unwrap_or(0), arguments: wanted.arguments.clone() };
-        write_whole(&record, &serde_json::to_vec(&started).unwrap_or_default())
-            .map_err(|error| problem("its record", error))?;
+        if let Err(error) = write_whole(&record, &serde_json::to_vec(&started).unwrap_or_default()) {
+            // Without its record it would not be found again, and a second one be started beside it.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(problem("its record", error));
+        }
         wanted.child = Some(child);
         Ok(())
     }
@@ -189,6 +219,7 @@ fn start_ticks(pid: i32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("anshin-supervise-{name}-{}", std::process::id()));
@@ -206,12 +237,12 @@ mod tests {
         let dir = scratch("adopt");
         let mut first = Supervisor::new("/bin/sleep".into(), dir.clone(), dir.clone());
         first.want("nap", &arguments(&["100"]));
-        first.tick().unwrap();
+        first.tick();
         let pid = first.pid_of("nap").unwrap();
 
         let mut second = Supervisor::new("/bin/sleep".into(), dir.clone(), dir.clone());
         second.want("nap", &arguments(&["100"]));
-        second.tick().unwrap();
+        second.tick();
         assert_eq!(second.pid_of("nap"), Some(pid));
 
         first.stop("nap", Duration::from_secs(5));
@@ -224,13 +255,52 @@ mod tests {
         let dir = scratch("ended");
         let mut supervisor = Supervisor::new("/bin/false".into(), dir.clone(), dir.clone());
         supervisor.want("fails", &[]);
-        supervisor.tick().unwrap();
+        supervisor.tick();
         let mut ended = Vec::new();
         while ended.is_empty() {
-            ended = supervisor.tick().unwrap();
+            ended = supervisor.tick().0;
         }
         assert_eq!(ended[0].name, "fails");
         assert!(ended[0].how.contains('1'), "{}", ended[0].how);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn one_that_cannot_be_started_keeps_no_other_from_it_and_leaves_nothing() {
+        let (run, logs) = (scratch("cannot"), scratch("cannot-logs"));
+        // Its log cannot be opened, so that it is not started; that of the other's record cannot be written.
+        fs::create_dir(logs.join("first.log")).unwrap();
+        fs::create_dir_all(run.join("process-second.json/x")).unwrap();
+        let mut supervisor = Supervisor::new("/bin/sleep".into(), run.clone(), logs.clone());
+        for name in ["first", "second", "third"] {
+            supervisor.want(name, &arguments(&["4242"]));
+        }
+        for _ in 0..3 {
+            let (_, failed) = supervisor.tick();
+            assert!(failed.len() <= 2, "{failed:?}");
+        }
+        assert!(supervisor.pid_of("third").is_some());
+        assert!(supervisor.pid_of("first").is_none() && supervisor.pid_of("second").is_none());
+        assert!(supervisor.wanted["second"].failures > 0 && supervisor.wanted["second"].child.is_none());
+        supervisor.stop("third", Duration::from_secs(5));
+        fs::remove_dir_all(run).unwrap();
+        fs::remove_dir_all(logs).unwrap();
+    }
+
+    #[test]
+    fn a_log_does_not_grow_without_end() {
+        let dir = scratch("logs");
+        let mut supervisor = Supervisor::new("/bin/sleep".into(), dir.clone(), dir.clone());
+        supervisor.want("talks", &[]);
+        let log = dir.join("talks.log");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        file.write_all(b"a long story").unwrap();
+        supervisor.bound_logs(20);
+        file.write_all(b" that goes on").unwrap();
+        supervisor.bound_logs(20);
+        file.write_all(b"and on").unwrap();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "and on");
+        assert_eq!(fs::read_to_string(dir.join("talks.log.1")).unwrap(), "a long story that goes on");
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -28,6 +28,7 @@ pub use requests::{
 };
 pub use restore::{RestoreStand, RestoreStart, RestoreView};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 pub use volume::{ReplicaState, ReplicaView, Resync, Resynced, VolumeView};
 pub use what_if::{WhatIf, what_if};
@@ -270,6 +271,9 @@ pub struct ServiceView {
     pub resources: Vec<ResourceView>,
     /// Why it is where it is, or why it is not running.
     pub why: String,
+    /// The nodes with a copy on which it would not be started now although they live, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub barred: BTreeMap<String, String>,
 }
 
 /// One part of a service.

@@ -187,6 +187,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_without_the_agent_runs_nothing_and_stops_nothing_elsewhere() {
+        let mut cluster = site();
+        cluster.nodes.push(Node::online("c"));
+        cluster.locations.push(Location::new("witness", "web", "c", Score::NEVER));
+        running(&mut cluster, "a");
+        let agent = Agent::new("ocf", "pacemaker", "Dummy");
+        for id in ["fs", "ip", "httpd"] {
+            let looked = OperationRecord::done(id, "monitor", 0, 1, 5).expecting(7);
+            cluster.node_mut("c").unwrap().record(id, agent.clone(), looked);
+        }
+        assert_eq!(plan(&cluster, UnixSeconds(0)).actions, []);
+        // Nor does it on the node that would take over; but nothing goes there.
+        let mut missing = Node::online("b");
+        missing.record("fs", agent.clone(), OperationRecord::done("fs", "monitor", 0, 1, 5).expecting(7));
+        for id in ["ip", "httpd"] {
+            missing.record(id, agent.clone(), OperationRecord::done(id, "monitor", 0, 1, 7).expecting(7));
+        }
+        *cluster.node_mut("b").unwrap() = missing;
+        assert_eq!(plan(&cluster, UnixSeconds(0)).actions, []);
+        cluster.node_mut("a").unwrap().standby = true;
+        let plan = plan(&cluster, UnixSeconds(0));
+        assert!(plan.action("fs_start_0", "b").is_none() && plan.action("fs_stop_0", "b").is_none());
+    }
+
+    #[test]
     fn a_node_in_standby_hands_everything_over_in_reverse_order() {
         let mut cluster = site();
         running(&mut cluster, "a");

@@ -30,11 +30,31 @@ pub fn file_system(stage: &mut Stage) -> Result<()> {
         }
         let answered = client.wait_reconnected(crash, PATIENCE)?;
         stage.site.wait_protected(PATIENCE)?;
+        nothing_stands_on_the_copy(stage)?;
         stage.done(client);
         stage.rows_are_there()?;
         stage.report.row(&[("whole_servers", f64::from(whole)), ("answer_ms", ms(answered - crash))]);
     }
     Ok(())
+}
+
+/// A server that was primary until its volume process died takes down what stood on the volume there (R12).
+fn nothing_stands_on_the_copy(stage: &Stage) -> Result<()> {
+    let other = stage.site.other(&stage.site.active()?)?;
+    let init = stage.lab.init(&other)?.pid;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mounts = std::fs::read_to_string(format!("/proc/{init}/mountinfo")).at("mounts")?;
+        if !mounts.lines().any(|line| line.split_whitespace().nth(4) == Some("/srv/data")) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return refuse(format!(
+                "the volume is still mounted on {other}, which is not its primary any more"
+            ));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Kills both data servers, checks what lies on the disk of the last primary, and starts them again.

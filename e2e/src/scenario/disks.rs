@@ -2,7 +2,8 @@
 
 use super::stage::{PATIENCE, Stage};
 use crate::control;
-use crate::error::{Result, refuse};
+use crate::error::{Context, Result, refuse};
+use crate::lab::node;
 use crate::lab::process::{self, Process};
 use crate::report::ms;
 use std::thread;
@@ -28,6 +29,9 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(35);
 /// After healing, no process may wait for the disk for longer than this.
 const RELEASED: Duration = Duration::from_secs(30);
 
+/// The fault that shows only when somebody reads what is not in memory.
+const READ: &str = "read";
+
 /// More failures than any program tries again.
 const FOR_EVER: &str = "1000000";
 
@@ -49,6 +53,10 @@ pub fn run(stage: &mut Stage) -> Result<()> {
             stage.report.say(&format!("{name}: pause {:.0} ms, takeover {:.0} ms", ms(copy), ms(active)));
             stage.report.row(&[("copy_fails_pause_ms", ms(copy)), ("active_fails_answer_ms", ms(active))]);
         }
+        // Nothing of a copy is read while it only follows.
+        let active = under_the_active(stage, READ, &format!("fail read {FOR_EVER} {COPY}"))?;
+        stage.report.say(&format!("{READ}: takeover {:.0} ms", ms(active)));
+        stage.report.row(&[("active_cannot_read_answer_ms", ms(active))]);
     }
     Ok(())
 }
@@ -133,11 +141,19 @@ fn under_the_active(stage: &mut Stage, name: &str, fault: &str) -> Result<Durati
     client.wait_after(Instant::now(), PATIENCE)?;
     let start = Instant::now();
     tell(stage, &active, fault)?;
+    let mut reader = None;
+    if name == READ {
+        let words = ["dd", "if=/dev/anshin/data", "of=/dev/null", "bs=1M", "iflag=direct", "status=none"];
+        reader = Some(node::command(&stage.lab, &active, &words)?.spawn().at("dd")?);
+    }
     let successor = stage.client_inside(&format!("active-{name}-new"), &other);
     let answered = successor.wait_after(start, PATIENCE)?;
     client.wait_after(answered, PATIENCE)?;
     tell(stage, &active, "heal")?;
     stage.site.wait_protected(PATIENCE)?;
+    if let Some(mut reader) = reader {
+        reader.wait().at("dd")?;
+    }
     for writer in [client, successor] {
         stage.done(writer);
     }

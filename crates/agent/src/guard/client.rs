@@ -1,6 +1,6 @@
 //! Talking to the guard from the daemon.
 
-use super::protocol::{Event, Hold, HoldStatus, LINE_SIZE_MAX, Reply, Request};
+use super::protocol::{ADDRESS_STAYS, Event, Hold, HoldStatus, LINE_SIZE_MAX, Reply, Request};
 use crate::{
     address::ServiceAddress,
     resource::{Action, OperationResult, Rc, Resource, Status},
@@ -15,7 +15,7 @@ use tokio::{
     net::UnixStream,
 };
 
-/// How often a start looks whether the address has come.
+/// How often it is looked whether an address has come, or gone.
 const STEP: Duration = Duration::from_millis(10);
 
 /// One connection to the guard.
@@ -125,7 +125,7 @@ pub async fn operate(
     let work = async {
         match action {
             Action::Start => start(socket, hold).await,
-            Action::Stop => Client::connect(socket).await?.release(hold.address).await.map(|()| Rc::OK),
+            Action::Stop => stop(socket, hold.address).await,
             Action::Monitor => {
                 let status = status(socket, Some(hold.address)).await?;
                 Ok(if status.is_some_and(|status| status.held) { Rc::OK } else { Rc::NOT_RUNNING })
@@ -159,6 +159,16 @@ async fn start(socket: &Path, hold: Hold) -> Result<Rc, Problem> {
             return Ok(Rc::OK);
         }
         tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Waits until the address is gone: where it goes next, nobody else may have it any more.
+async fn stop(socket: &Path, address: ServiceAddress) -> Result<Rc, Problem> {
+    loop {
+        match Client::connect(socket).await?.release(address).await {
+            Err(problem) if problem.code == ADDRESS_STAYS => tokio::time::sleep(STEP).await,
+            released => return released.map(|()| Rc::OK),
+        }
     }
 }
 

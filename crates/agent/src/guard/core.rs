@@ -153,6 +153,13 @@ impl GuardCore {
         vec![Command::Remove(held.hold.clone(), Gone::Released)]
     }
 
+    /// Why an address is still there, or may be, although it was released; it is tried again.
+    #[must_use]
+    pub fn stays(&self, address: ServiceAddress) -> Option<&str> {
+        let held = self.holds.get(&address.address()).filter(|held| held.released)?;
+        Some(held.failure.as_deref().unwrap_or("it is not known why"))
+    }
+
     /// The lease records that matter.
     #[must_use]
     pub fn lease_paths(&self) -> BTreeSet<PathBuf> {

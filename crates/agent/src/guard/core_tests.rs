@@ -161,9 +161,11 @@ fn a_failed_removal_is_tried_again_and_never_forgotten() {
     let events = world.core.done(at(10), &commands[0], Err("busy".to_owned()));
     assert_eq!(events[0].happened, Happened::Failed("busy".to_owned()));
     assert_eq!(world.core.holds(), [], "it is not wanted any more");
+    assert_eq!(world.core.stays(hold().address), Some("busy"));
     assert_eq!(world.look(20, until(900)), [], "not at once");
     assert_eq!(world.look(210, until(900)), [Command::Remove(hold(), Gone::Released)]);
     assert_eq!(world.core.status(), []);
+    assert_eq!(world.core.stays(hold().address), None);
 }
 
 #[test]

@@ -29,6 +29,7 @@ use anshin_base::{Millis, Mono, Problem};
 use holds::Holds;
 use lease::Leases;
 use network::Network;
+use protocol::ADDRESS_STAYS;
 use rustix::{event::Timespec, time::ClockId};
 use server::Server;
 use std::path::PathBuf;
@@ -145,6 +146,10 @@ impl Guard {
             Request::Release { address } => {
                 let commands = self.core.release(address);
                 self.act(commands);
+                if let Some(why) = self.core.stays(address) {
+                    let message = format!("{address} could not be removed: {why}");
+                    return Reply::Refused(Problem::new(ADDRESS_STAYS, message));
+                }
                 // Forgotten only now: a guard that dies in between removes the address when it is back.
                 self.keep().map_or_else(Reply::Refused, |()| Reply::Done)
             }

@@ -14,6 +14,9 @@ use anshin_base::{Mono, Problem};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Code of the refusal of a release: the address is still there, or may be; the guard goes on trying.
+pub(super) const ADDRESS_STAYS: &str = "address-stays";
+
 /// Longest line either way.
 pub(super) const LINE_SIZE_MAX: usize = 64 * 1024;
 

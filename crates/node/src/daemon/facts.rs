@@ -6,7 +6,7 @@ use super::{
     model,
     parts::parts,
     passage::Passage,
-    world::World,
+    world::{DAEMON_SILENT_MS, World},
 };
 use crate::view::{
     Facts, Happening, NodeState as NodeStateView, NodeView, PassageView, Quorum, ReplicaState, ReplicaView,
@@ -15,6 +15,7 @@ use crate::view::{
 use anshin_agent::{Rc, guard::FROZEN_GUARD_BOUND};
 use anshin_base::NodeId;
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget, Volume};
+use std::collections::BTreeMap;
 
 /// Happenings shown.
 const RECENT_MAX: usize = 30;
@@ -142,11 +143,19 @@ fn node_view(world: &World, node: &Node) -> NodeView {
         id: node.id.0,
         roles,
         state,
-        last_heard_ms: if node.id == world.me { Some(0) } else { heard.and_then(|heard| heard.age_ms) },
+        last_heard_ms: if node.id == world.me { Some(0) } else { heard_ms(world, node.id) },
         relayed: heard.is_some_and(|heard| heard.relayed),
         version: world.reports.get(&node.id).map(|report| report.version.clone()),
         address: node.addresses.first().cloned().unwrap_or_default(),
     }
+}
+
+/// How long ago a node was heard: its voter, and its daemon, without which nothing is started there. A report is sent every
+/// second and may be a little late.
+fn heard_ms(world: &World, node: NodeId) -> Option<u64> {
+    let voter = world.heard.get(&node).and_then(|heard| heard.age_ms)?;
+    let daemon = world.report_age_ms.get(&node).copied().filter(|age| *age > DAEMON_SILENT_MS);
+    Some(voter.max(daemon.unwrap_or(0)))
 }
 
 fn volume_view(world: &World, volume: &Volume) -> VolumeView {
@@ -345,6 +354,41 @@ fn service_view(world: &World, service: &Service) -> ServiceView {
         volumes: service.volume.iter().cloned().collect(),
         resources,
         why,
+        barred: barred(world, service),
+    }
+}
+
+/// Where policy would not start the service now, though the node lives and may run services: it failed there too often or
+/// cannot run there at all, or the node is not done with what it held before.
+fn barred(world: &World, service: &Service) -> BTreeMap<String, String> {
+    let living = world.state.nodes.values().filter(|node| node.roles.data && world.alive(node.id));
+    let of_node = |node: &Node| {
+        let why = parts(&world.state, service).iter().find_map(|part| {
+            let resource = world.resource(node.id, &part.id)?;
+            let once = resource.records.iter().filter(|record| record.interval.0 == 0);
+            let newest = once.max_by_key(|record| record.call);
+            newest
+                .filter(|record| is_hopeless(record))
+                .map(|record| format!("{}: {} {}", part.id, record.operation, record.result.rc))
+        });
+        let given_up =
+            || model::gave_up(world, service, node.id).then(|| "it failed there too often".to_owned());
+        let unsettled = || {
+            let known = world.reports.contains_key(&node.id) && !model::settled(world, node.id);
+            known.then(|| "that node still looks at or takes down what it held".to_owned())
+        };
+        Some((node.name.clone(), why.or_else(given_up).or_else(unsettled)?))
+    };
+    living.filter_map(of_node).collect()
+}
+
+/// Whether a result keeps a part from being started on its node until it is gone from the records: a stop that failed, or an
+/// agent, program or setting that is not there.
+fn is_hopeless(record: &Record) -> bool {
+    let lacking = [Rc::ARGUMENTS, Rc::UNIMPLEMENTED, Rc::PERMISSION, Rc::NOT_INSTALLED, Rc::NOT_CONFIGURED];
+    match record.operation.as_str() {
+        "stop" => record.result.rc != Rc::OK,
+        _ => lacking.contains(&record.result.rc) && record.result.rc.0 != record.expected,
     }
 }
 
@@ -448,6 +492,48 @@ mod tests {
         assert!(!probe(Rc::OK) && !probe(Rc::NOT_RUNNING) && probe(Rc::GENERIC));
         assert!(is_bad(&fixture::record("monitor", Millis(5_000), 1, Rc::NOT_RUNNING, 0)));
         assert!(is_bad(&fixture::record("start", Millis(0), 1, Rc::NOT_RUNNING, 0)));
+    }
+
+    #[test]
+    fn i17_a_node_that_could_not_start_a_service_is_named() {
+        let mut world = fixture::site();
+        fixture::set_primary(&mut world, "data", 1);
+        fixture::run_everything(&mut world, "db", NodeId(1));
+        let service = world.state.services["db"].clone();
+        assert_eq!(barred(&world, &service), BTreeMap::new());
+        let b = world.name_of(NodeId(2));
+        let mount = parts(&world.state, &service)[1].id.clone();
+        let with = |change: &dyn Fn(&mut crate::daemon::messages::ResourceReport)| {
+            let mut world = world.clone();
+            let report = world.reports.get_mut(&NodeId(2)).unwrap();
+            change(report.resources.iter_mut().find(|resource| resource.id == mount).unwrap());
+            barred(&world, &service).remove(&b)
+        };
+        let lacks = with(&|mount| {
+            mount.records = vec![fixture::record("monitor", Millis(0), 1, Rc::NOT_INSTALLED, 7)];
+        });
+        assert!(lacks.unwrap().starts_with(&mount));
+        let stays = with(&|mount| mount.records.push(fixture::record("stop", Millis(0), 9, Rc::GENERIC, 0)));
+        assert!(stays.unwrap().contains("stop"));
+        let failures = |count| crate::daemon::messages::Failures {
+            operation: "start".into(),
+            interval: Millis(0),
+            count,
+            last: 0,
+        };
+        assert!(with(&|mount| mount.failures = vec![failures(3)]).is_some());
+        assert_eq!(with(&|mount| mount.failures = vec![failures(2)]), None);
+    }
+
+    #[test]
+    fn i17_a_node_whose_daemon_says_nothing_was_not_heard_just_now() {
+        let mut world = fixture::site();
+        let heard = |world: &World| node_view(world, &world.state.nodes[&NodeId(2)]).last_heard_ms;
+        world.heard.get_mut(&NodeId(2)).unwrap().age_ms = Some(10);
+        world.report_age_ms.insert(NodeId(2), DAEMON_SILENT_MS);
+        assert_eq!(heard(&world), Some(10));
+        world.report_age_ms.insert(NodeId(2), DAEMON_SILENT_MS + 1);
+        assert_eq!(heard(&world), Some(DAEMON_SILENT_MS + 1));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use anshin_agent::Status;
 use anshin_base::{GroupId, NodeId};
 use anshin_ledger::state::{Node, NodeState, Service, ServiceTarget};
 use anshin_policy::{
-    Cluster, FailCount, Location, Node as PolicyNode, Operation, OperationRecord, RecordStatus, Resource,
-    Score, UnixSeconds,
+    Cluster, Discovery, FailCount, Location, Node as PolicyNode, Operation, OperationRecord, RecordStatus,
+    Resource, Score, UnixSeconds,
 };
 use std::collections::BTreeMap;
 
@@ -145,7 +145,12 @@ fn locations(world: &World, service: &Service) -> Vec<Location> {
     let mut all = Vec::new();
     for node in world.state.nodes.values() {
         if let Some(why_not) = why_not(world, service, node.id) {
-            all.push(location(service, &why_not, node, Score::NEVER));
+            let mut never = location(service, &why_not, node, Score::NEVER);
+            if !node.roles.data {
+                // Nothing of it can ever have run there; its agents need not even be installed.
+                never.discovery = Discovery::Never;
+            }
+            all.push(never);
         }
     }
     let volume = service.volume.as_ref().and_then(|name| world.state.volumes.get(name));
@@ -191,6 +196,17 @@ pub fn wanted(world: &World, last: &BTreeMap<GroupId, NodeId>) -> Wanted {
     wanted
 }
 
+/// Whether a part of the service failed so often on that node that it is not tried there any more for now.
+#[must_use]
+pub fn gave_up(world: &World, service: &Service, node: NodeId) -> bool {
+    let failed = |part: &Part| {
+        let failures = world.resource(node, &part.id).map(|resource| resource.failures.as_slice());
+        failures.unwrap_or_default().iter().map(|failures| failures.count).sum::<u32>()
+            >= service.failures_max
+    };
+    service.failures_max > 0 && parts(&world.state, service).iter().any(failed)
+}
+
 /// Why a service cannot run on a node, if so: the node stores no data, or its copy of the volume cannot be promoted.
 /// Policy never moves what stands on a volume to where that cannot be promoted (R10).
 #[must_use]
@@ -229,6 +245,19 @@ mod tests {
             why_not(&world, &service, NodeId(2)),
             Some("its copy of volume data is not in sync".into())
         );
+    }
+
+    #[test]
+    fn nothing_is_looked_for_on_a_witness() {
+        let mut world = fixture::site();
+        fixture::set_primary(&mut world, "data", 1);
+        fixture::run_everything(&mut world, "db", NodeId(1));
+        world.reports.get_mut(&NodeId(3)).unwrap().resources.clear();
+        let plan = anshin_policy::plan(&cluster(&world), UnixSeconds(1_700_000_000));
+        let witness = world.name_of(NodeId(3));
+        let there: Vec<_> =
+            plan.actions.iter().filter(|action| action.node.as_ref() == Some(&witness)).collect();
+        assert!(there.is_empty(), "{there:?}");
     }
 
     #[test]

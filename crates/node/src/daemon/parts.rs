@@ -121,8 +121,8 @@ pub fn services(state: &State) -> Vec<Service> {
             resources: Vec::new(),
             target: ServiceTarget::Started,
             preferred: None,
-            failures_max: 0,
-            failures_expire: Millis(0),
+            failures_max: 3,
+            failures_expire: Millis(600_000),
             stickiness: 100,
         });
     }
@@ -157,13 +157,15 @@ fn program(service: &Service, resource: &Resource) -> Part {
     let timeout = |name: &str, default: u64| {
         operation(name).map_or(Millis(default), |operation: &Operation| operation.timeout)
     };
+    // A unit has its own time to stop, by default 90 s, after which systemd kills it.
+    let stop = if matches!(resource.kind, ResourceKind::Systemd { .. }) { 120_000 } else { 60_000 };
     let monitor = operation("monitor");
     let every = monitor.map_or(Millis(5_000), |operation| operation.interval);
     Part {
         id,
         work: Work::Agent(made),
         start: timeout("start", 60_000),
-        stop: timeout("stop", 60_000),
+        stop: timeout("stop", stop),
         monitor: (every.0 > 0).then(|| (every, timeout("monitor", 30_000))),
         needs_mount: service.mount.clone(),
     }

@@ -5,7 +5,7 @@ use super::messages::{PeerReport, Resynced, VolumeReport};
 use crate::{paths::Paths, supervise};
 use anshin_agent::{OperationResult, Rc, Resource, Runner, Status, release};
 use anshin_base::{NodeId, Problem, ReplicaId};
-use anshin_device::control::{Client, DeviceState, Reply, Request, VolumeEvent, VolumeStatus};
+use anshin_device::control::{Client, DeviceState, Reply, Request, SILENT, VolumeEvent, VolumeStatus};
 use anshin_ledger::state::Timing;
 use anshin_mirror::RoleName;
 use std::{
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Killing programs that wait for suspended I/O succeeds only after that I/O has failed: do not wait long before.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
 /// Killing and unmounting after that.
-const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 /// A device whose first bytes are all zero holds no file system: those of ext4, xfs and btrfs lie within.
 const SIGNATURE_SIZE: usize = 128 << 10;
 
@@ -108,7 +108,14 @@ fn why_not_yet(status: &VolumeStatus) -> String {
 
 /// Stopping the part `volume`: a planned hand-over.
 pub async fn stop(paths: &Paths, volume: &str, limit: Duration) -> OperationResult {
-    match status(paths, volume).await {
+    let until = Instant::now() + limit;
+    let mut known = status(paths, volume).await;
+    // It may be busy, or ending just now; what is not known is not taken for stopped.
+    while known.as_ref().is_err_and(|problem| problem.code == SILENT) && Instant::now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+        known = status(paths, volume).await;
+    }
+    match known {
         // Without a process there is no device and no role.
         Err(problem) if problem.code == "volume-unreachable" => return OperationResult::done(Rc::OK),
         Ok(status) if !is_primary(&status) && status.device == DeviceState::Absent => {

@@ -39,6 +39,9 @@ pub struct OwnNames {
     pub node: String,
 }
 
+/// A daemon reports every second; one that says nothing for longer than this is taken for gone.
+pub const DAEMON_SILENT_MS: u64 = 5_000;
+
 /// One daemon's knowledge.
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -62,6 +65,8 @@ pub struct World {
     pub highest: BTreeMap<ReplicaId, u64>,
     /// The newest report of every daemon.
     pub reports: BTreeMap<NodeId, NodeReport>,
+    /// How long ago each other daemon said something, in milliseconds; kept by the daemon from tick to tick.
+    pub report_age_ms: BTreeMap<NodeId, u64>,
     /// What the director's last look came to.
     pub director: Arc<DirectorNow>,
 }

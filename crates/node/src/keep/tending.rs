@@ -1,7 +1,10 @@
 //! Keeping the processes of served vaults running, for as long as the daemon runs; they outlive it.
 
 use super::VaultSettings;
-use crate::{paths::Paths, supervise::Supervisor};
+use crate::{
+    paths::Paths,
+    supervise::{LOG_SIZE_MAX, Supervisor},
+};
 use anshin_director::VaultName;
 use std::{path::PathBuf, time::Duration};
 
@@ -26,18 +29,14 @@ pub async fn tend(paths: Paths, executable: PathBuf, log_dir: PathBuf) {
             }
             Err(_) => {}
         }
-        match supervisor.tick() {
-            Ok(ended) => {
-                for ended in ended {
-                    tracing::error!(
-                        process = ended.name,
-                        how = ended.how,
-                        "a process ended and is started again"
-                    );
-                }
-            }
-            Err(problem) => tracing::error!(%problem, "a vault's process cannot be started"),
+        let (ended, failed) = supervisor.tick();
+        for ended in ended {
+            tracing::error!(process = ended.name, how = ended.how, "a process ended and is started again");
         }
+        for problem in failed {
+            tracing::error!(%problem, "a vault's process cannot be started");
+        }
+        supervisor.bound_logs(LOG_SIZE_MAX);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -87,6 +87,7 @@ fn healthy() -> Facts {
                 resource("postgresql@15-main.service", "systemd", "a"),
             ],
             why: "a holds the primary copy of data".to_owned(),
+            barred: BTreeMap::new(),
         }],
         recent: vec![Happening {
             at: "2026-03-01T22:04:11Z".to_owned(),
@@ -370,6 +371,7 @@ fn every_single_doubt_takes_the_green_away() {
         ("two primaries", |f| f.volumes[0].replicas[1].state = ReplicaState::Primary),
         ("the service is elsewhere", |f| f.services[0].node = Some("b".to_owned())),
         ("the service is nowhere", |f| f.services[0].node = None),
+        ("b could not start it", |f| drop(f.services[0].barred.insert("b".to_owned(), "x".to_owned()))),
         ("a part failed", |f| f.services[0].resources[3].state = RunState::Failed),
         ("a part is unknown", |f| f.services[0].resources[0].state = RunState::Unknown),
         ("its volume is not known", |f| f.services[0].volumes.push("gone".to_owned())),

@@ -184,13 +184,20 @@ pub(super) fn service_fate(facts: &Facts, service: &ServiceView, dead: &str) -> 
     if !ledger_after(facts, dead) {
         return Fate::Stops("no quorum would be left to decide a takeover".to_owned());
     }
-    new_home(facts, dead, &volumes)
+    match new_home(facts, service, dead, &volumes) {
+        Fate::MovesTo(home) => match service.barred.get(&home) {
+            Some(why) => Fate::Stops(format!("{home} could not start it: {why}")),
+            None => Fate::MovesTo(home),
+        },
+        other => other,
+    }
 }
 
 /// Where a service goes whose volumes have these fates, none of them bad.
-fn new_home(facts: &Facts, dead: &str, volumes: &[Fate]) -> Fate {
+fn new_home(facts: &Facts, service: &ServiceView, dead: &str, volumes: &[Fate]) -> Fate {
     let Some(first) = volumes.first() else {
-        let home = facts.nodes.iter().find(|node| node.name != dead && may_run(facts, &node.name));
+        let fit = |name: &String| name != dead && may_run(facts, name) && !service.barred.contains_key(name);
+        let home = facts.nodes.iter().find(|node| fit(&node.name));
         return match home {
             Some(node) => Fate::MovesTo(node.name.clone()),
             None => Fate::Stops("no other node may run it".to_owned()),

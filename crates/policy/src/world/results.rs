@@ -276,8 +276,11 @@ impl<'c> World<'c> {
         {
             state.role = Role::Promoted;
         }
+        let looked = record.operation == "monitor" && record.interval_ms == 0;
         if state.role <= Role::Stopped {
-            state.role = active;
+            // Without its agent nothing can have been started there.
+            let absent = looked && record.exit_code == exit::NOT_INSTALLED;
+            state.role = if absent { Role::Stopped } else { active };
         }
         if on_fail == OnFail::Stop {
             state.next_stopped = true;

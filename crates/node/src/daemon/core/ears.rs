@@ -7,13 +7,16 @@ use crate::{
         parts::{self, services},
         volumes,
         voter_link::VoterEvent,
-        world::Heard,
+        world::{DAEMON_SILENT_MS, Heard},
     },
     voter::protocol,
 };
 use anshin_base::NodeId;
 use anshin_ledger::State;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 impl Core {
     pub(super) fn voter_event(&mut self, event: VoterEvent) {
@@ -176,10 +179,38 @@ impl Core {
         }
     }
 
+    /// Notes how old the daemons' reports are. A voter speaks for its node as long as it runs; a daemon that ended or hangs
+    /// beside it could neither stop nor start anything.
+    pub(super) fn age_reports(&mut self) {
+        let now = self.now();
+        self.report_heard.retain(|node, _| self.world.reports.contains_key(node));
+        let ages: BTreeMap<NodeId, u64> =
+            self.report_heard.iter().map(|(node, heard)| (*node, now.since(*heard).0)).collect();
+        for (node, age) in &ages {
+            let silent = |age: u64| age > DAEMON_SILENT_MS;
+            let was = self.world.report_age_ms.get(node).is_some_and(|age| silent(*age));
+            if silent(*age) != was && self.world.alive(*node) {
+                let what = if was {
+                    "its daemon speaks again"
+                } else {
+                    "its daemon says nothing, though it is heard"
+                };
+                let why = if was {
+                    ""
+                } else {
+                    "nothing is stopped or started there; `systemctl status anshin` on that server"
+                };
+                self.note(&self.world.name_of(*node), what, why);
+            }
+        }
+        self.world.report_age_ms = ages;
+    }
+
     pub(super) fn take_report(&mut self, from: NodeId, report: NodeReport) {
         if report.node != from || from == self.setup.me {
             return;
         }
+        self.report_heard.insert(from, self.now());
         let newer = self
             .world
             .reports

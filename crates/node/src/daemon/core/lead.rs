@@ -94,7 +94,16 @@ impl Core {
             let arrived =
                 service.preferred.is_some() && drill::running_on(&self.world, service) == service.preferred;
             let idle = self.leader.as_ref().is_some_and(|leader| leader.transition().is_none());
-            if arrived && idle {
+            let given_up = service.preferred.filter(|node| model::gave_up(&self.world, service, *node));
+            if let Some(node) = given_up.filter(|_| idle && !arrived) {
+                let what = format!("the move to {} is given up", self.world.name_of(node));
+                self.note(
+                    &service.name,
+                    &what,
+                    "it failed there too often; it would be tried again and again",
+                );
+            }
+            if (arrived || given_up.is_some()) && idle {
                 let command =
                     LedgerCommand::SetServicePreferred { service: service.name.clone(), preferred: None };
                 self.propose_quietly(command);

@@ -89,10 +89,12 @@ struct VolumeHere {
     status: Option<VolumeStatus>,
     /// Its first word arrived: what it is is known.
     heard: bool,
-    /// Its replica failed in use; it is started again when its users are gone.
+    /// Its replica failed; it is started again when its users are gone.
     failed: bool,
     cleaning: bool,
     suspended: bool,
+    /// How often in a row its status showed something that an event should have brought about.
+    amiss: u32,
 }
 
 /// What the core needs.
@@ -157,6 +159,8 @@ pub struct Core {
     /// This node's wish for a new voter, and the last one that was granted.
     wish: Option<rejoin::Wish>,
     wished: Option<u64>,
+    /// When each other daemon was heard last.
+    report_heard: BTreeMap<NodeId, Mono>,
     /// What was kept last of who votes.
     known_voters: Option<KnownVoters>,
     /// The connection is one to the voter that `setup` names.
@@ -208,6 +212,7 @@ impl Core {
             epoch: LedgerEpoch(1),
             wish: None,
             wished: None,
+            report_heard: BTreeMap::new(),
             known_voters: None,
             voter_connected: false,
             granted: BTreeMap::new(),
@@ -247,13 +252,7 @@ impl Core {
             Event::Ended { asked_by, order, result } => self.ended(asked_by, &order, result),
             Event::MonitorDue(watch, order) => self.monitor_due(watch, order),
             Event::Volume(volume, event) => self.volume_event(&volume, event.map(|event| *event)),
-            Event::VolumeStatus(volume, status) => {
-                if let Some(here) = self.volumes.get_mut(&volume) {
-                    here.status = status.map(|status| *status);
-                    here.heard |= here.status.is_some();
-                    self.refresh_own_report();
-                }
-            }
+            Event::VolumeStatus(volume, status) => self.volume_status(&volume, status.map(|status| *status)),
             Event::Proposed(key) => {
                 self.proposed.remove(&key);
             }
@@ -269,27 +268,21 @@ impl Core {
     }
 
     fn tick(&mut self) {
-        match self.supervisor.tick() {
-            Ok(ended) => {
-                for ended in ended {
-                    tracing::error!(
-                        process = ended.name,
-                        how = ended.how,
-                        "a process ended and is started again"
-                    );
-                    let why = format!("it ended with {}", ended.how);
-                    self.note(
-                        &self.setup.name.clone(),
-                        &format!("process {} is started again", ended.name),
-                        &why,
-                    );
-                }
-            }
-            Err(problem) => tracing::error!(%problem, "a process cannot be started"),
+        let (ended, failed) = self.supervisor.tick();
+        for ended in ended {
+            tracing::error!(process = ended.name, how = ended.how, "a process ended and is started again");
+            let why = format!("it ended with {}", ended.how);
+            let what = format!("process {} is started again", ended.name);
+            self.note(&self.setup.name.clone(), &what, &why);
+        }
+        for problem in failed {
+            tracing::error!(%problem, "a process cannot be started");
         }
         if self.now().since(self.reported).0 >= REPORT_EVERY.0 {
             self.report_due = true;
+            self.supervisor.bound_logs(crate::supervise::LOG_SIZE_MAX);
         }
+        self.age_reports();
         self.world.ledger_age_ms = match (self.world.quorate, self.quorate_at) {
             (true, _) => 0,
             (false, Some(at)) => self.now().since(at).0,

@@ -200,7 +200,14 @@ async fn run_operation(runner: &Runner, paths: &Paths, order: &Order) -> Operati
             {
                 return OperationResult::from_problem(Rc::GENERIC, Status::Error, problem);
             }
-            runner.run(resource, &Operation::new(action).within(order.timeout).every(order.interval)).await
+            let operation = Operation::new(action).within(order.timeout).every(order.interval);
+            let result = runner.run(resource, &operation).await;
+            match action {
+                Action::Stop if result.rc != Rc::OK => {
+                    runner.stop_by_force(resource, result, volumes::RELEASE_LIMIT).await
+                }
+                _ => result,
+            }
         }
     }
 }

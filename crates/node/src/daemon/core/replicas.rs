@@ -7,7 +7,7 @@ use crate::daemon::{
     volumes::{self, Leftovers},
 };
 use anshin_base::{ByteSize, GroupId, Problem};
-use anshin_device::control::{DeviceState, Request, VolumeEvent};
+use anshin_device::control::{Request, SILENT, VolumeEvent, VolumeStatus};
 use anshin_ledger::Command as LedgerCommand;
 use anshin_mirror::RoleName;
 use std::{path::PathBuf, time::Duration};
@@ -128,15 +128,19 @@ impl Core {
         };
         match event {
             VolumeEvent::State { status } => {
-                let deposed =
-                    status.replica.as_ref().is_some_and(|replica| replica.role == RoleName::Deposed);
+                let replica = status.replica.as_ref();
+                let role = replica.map(|replica| replica.role);
+                let suspended = replica.is_some_and(|replica| replica.suspended.is_some());
                 if let Some(here) = self.volumes.get_mut(volume) {
                     here.heard = true;
+                    here.suspended = suspended;
                     here.status = Some(*status);
                 }
                 self.refresh_own_report();
-                if deposed {
-                    self.begin_take_down(volume);
+                match role {
+                    Some(RoleName::Deposed) => self.begin_take_down(volume),
+                    Some(RoleName::Failed) => self.volume_failed(volume),
+                    _ => {}
                 }
             }
             VolumeEvent::Deposed { generation } => {
@@ -184,13 +188,52 @@ impl Core {
         }
     }
 
+    /// The status that is asked for regularly. What it shows is acted upon like the events, which nobody hears while the daemon
+    /// restarts or the volume's process is replaced: a role that was lost, a replica that failed, and what still stands
+    /// on a volume that has its primary elsewhere. Twice in a row, as one status may be older than what was done meanwhile.
+    pub(super) fn volume_status(&mut self, volume: &str, status: Option<VolumeStatus>) {
+        let role = status.as_ref().and_then(|status| Some(status.replica.as_ref()?.role));
+        let stands = role == Some(RoleName::Secondary) && self.stands_on_lost(volume);
+        let Some(here) = self.volumes.get_mut(volume) else { return };
+        here.heard |= status.is_some();
+        here.status = status;
+        here.failed &= matches!(role, Some(RoleName::Failed) | None);
+        let amiss = match role {
+            Some(RoleName::Deposed) => true,
+            Some(RoleName::Failed) => !here.failed,
+            _ => stands,
+        };
+        here.amiss = if amiss && !here.cleaning { here.amiss + 1 } else { 0 };
+        let act = here.amiss == 2;
+        self.refresh_own_report();
+        match role {
+            Some(RoleName::Failed) if act => self.volume_failed(volume),
+            Some(_) if act => self.begin_take_down(volume),
+            _ => {}
+        }
+    }
+
+    /// Whether another node is primary of the volume, while programs or the mount on it are taken for running here and
+    /// nothing is under way that would end them.
+    fn stands_on_lost(&self, volume: &str) -> bool {
+        let primary = self.world.state.volumes.get(volume).and_then(|volume| self.world.primary_node(volume));
+        let elsewhere = primary.is_some_and(|primary| primary != self.setup.me);
+        let reports = self.local.reports();
+        let stands = |part: &parts::Part| {
+            matches!(part.work, Work::Agent(_))
+                && !self.busy.contains_key(&part.id)
+                && reports.iter().any(|report| report.id == part.id && report.running() == Some(true))
+        };
+        elsewhere
+            && services(&self.world.state)
+                .iter()
+                .filter(|service| service.volume.as_deref() == Some(volume))
+                .any(|service| parts::parts(&self.world.state, service).iter().any(stands))
+    }
+
     /// A failed replica is started again in a new session. What stands on it is taken down first, as when it is deposed: its
     /// held I/O would keep programs and the mount for ever, and another copy takes over meanwhile.
     fn volume_failed(&mut self, volume: &str) {
-        let status = self.volumes.get(volume).and_then(|here| here.status.as_ref());
-        if status.is_some_and(|status| status.device == DeviceState::Absent) {
-            return self.restart(volume);
-        }
         if let Some(here) = self.volumes.get_mut(volume) {
             here.failed = true;
         }
@@ -202,7 +245,7 @@ impl Core {
         let (paths, volume) = (self.setup.paths.clone(), volume.to_owned());
         tokio::spawn(async move {
             while let Err(problem) = volumes::ask(&paths, &volume, Request::Stop, ANSWER_LIMIT).await {
-                if problem.code == "volume-unreachable" {
+                if ["volume-unreachable", SILENT].contains(&problem.code.as_str()) {
                     break;
                 }
                 tracing::warn!(volume, %problem, "a failed replica cannot be restarted yet");
@@ -287,8 +330,8 @@ impl Core {
         }
         let here = self.volumes.get_mut(volume);
         let failed = here.is_some_and(|here| {
-            here.cleaning = false;
-            std::mem::take(&mut here.failed)
+            (here.cleaning, here.amiss) = (false, 0);
+            here.failed
         });
         if failed {
             self.restart(volume);
