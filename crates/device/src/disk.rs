@@ -285,11 +285,13 @@ impl Area {
         };
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let direct = rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty());
+        // The core keeps writes apart by blocks of 4,096 bytes: two beside each other in one larger block would undo each other.
+        let fits = |fd: &rustix::fd::OwnedFd| direct_alignment(fd) as usize <= ALIGNMENT;
         let (fd, direct) = match direct {
-            Ok(fd) => (fd, true),
-            Err(rustix::io::Errno::INVAL) => {
+            Ok(fd) if fits(&fd) => (fd, true),
+            Ok(_) | Err(rustix::io::Errno::INVAL) => {
                 let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
-                let why = "the file system has no direct I/O; going through the page cache";
+                let why = "no direct I/O with blocks of 4 KiB or less; going through the page cache";
                 tracing::warn!(path = %path.display(), "{why}");
                 (fd, false)
             }

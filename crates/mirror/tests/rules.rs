@@ -637,6 +637,12 @@ fn r1_a_primary_that_cannot_read_leaves_the_service_to_a_copy_that_can() {
     world.promote(1);
     world.run(3000);
     assert_eq!(world.get(1, 0), 7);
+    // Started again, it is compared in full and gets the sector from the other copy.
+    world.crash(0, Keep::All);
+    world.start(0);
+    world.run(5000);
+    assert!(world.member(0) && world.nodes[0].disk.bad.is_empty());
+    world.quorum(false);
     world.nodes[1].disk.bad.insert(0);
     let read = world.request(1, FrontOp::Read { offset: 0, length: 4096 });
     world.settle();

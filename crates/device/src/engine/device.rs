@@ -12,7 +12,12 @@
 use super::{Engine, shared};
 use crate::{
     control::{DeviceState, Reply, Request, VolumeEvent},
-    front::{Front, fuse::Fuse, loopdev::Places, nbd::Nbd},
+    front::{
+        Front,
+        fuse::Fuse,
+        loopdev::{Busy, Places},
+        nbd::Nbd,
+    },
     ring::Fd,
 };
 use anshin_base::Problem;
@@ -147,8 +152,9 @@ impl Engine {
             DeviceState::Absent => self.torn_down(Ok(())),
             DeviceState::Present { .. } | DeviceState::Failed { .. } => {
                 self.device.state = DeviceState::TearingDown;
-                let started = self.device.help(|places, report| {
-                    let gone = places.check_unused().and_then(|()| places.detach());
+                let busy = if gently { Busy::Stays } else { Busy::Goes };
+                let started = self.device.help(move |places, report| {
+                    let gone = places.check_unused().and_then(|()| places.detach(busy));
                     if gone.is_ok() {
                         places.unmount();
                     }

@@ -14,7 +14,7 @@ use crate::{
     front::{
         FRONTS, FUSE, Front, POINT,
         fuse::Fuse,
-        loopdev::Places,
+        loopdev::{Busy, Places},
         nbd::{self, Nbd},
     },
     io::Tag,
@@ -302,7 +302,7 @@ impl Engine {
             && self
                 .points
                 .help(move |report| {
-                    if let Err(problem) = places.detach() {
+                    if let Err(problem) = places.detach(Busy::Goes) {
                         tracing::warn!(%problem, "the device of a closed point stays and gives errors only");
                     }
                     places.unmount();

@@ -36,6 +36,15 @@ const MARK: &str = "anshin:";
 const LOOP_MAJOR: u32 = 7;
 /// Another process may take the free device first; that often is not bad luck.
 const ATTEMPTS: u32 = 16;
+/// What becomes of a device that cannot be detached because something has it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// It stays as it was: its replica is still primary.
+    Stays,
+    /// It has lost its name, and goes when its last user closes it: it is not this node's to serve any more.
+    Goes,
+}
+
 /// How often, and how many times, a detached device is looked at until it is really free.
 const DETACH_STEP: Duration = Duration::from_millis(20);
 const DETACH_STEPS: u32 = 250;
@@ -167,7 +176,7 @@ impl Places {
     }
 
     fn undo(&self) {
-        if let Err(error) = self.detach() {
+        if let Err(error) = self.detach(Busy::Goes) {
             tracing::warn!(%error, "cannot detach the loop device");
         }
     }
@@ -231,7 +240,7 @@ impl Places {
     ///
     /// # Errors
     /// `device-busy` if something still has it open; it detaches by itself when that closes it.
-    pub fn detach(&self) -> Result<(), Problem> {
+    pub fn detach(&self, busy: Busy) -> Result<(), Problem> {
         let _ = fs::remove_file(&self.device);
         let Some(record) = self.record() else { return Ok(()) };
         for step in 0..DETACH_STEPS {
@@ -252,11 +261,15 @@ impl Places {
         }
         let message = format!("{} is still in use and could not be detached", record.device.display());
         let problem = Problem::new("device-busy", message);
+        let goes = "it detaches when its last user closes it";
+        if busy == Busy::Goes {
+            return Err(problem.hint(goes));
+        }
         match self.keep_attached(&record) {
             Ok(()) => Err(problem.hint("close what has it open (`fuser -v` names it), then try again")),
             Err(why) => {
                 tracing::warn!(device = %record.device.display(), %why, "the device goes when its last user closes it");
-                Err(problem.hint("it detaches when its last user closes it"))
+                Err(problem.hint(goes))
             }
         }
     }
@@ -283,7 +296,7 @@ impl Places {
     /// something is still mounted from it, it is told to detach when that ends.
     pub fn clean_up(&self) {
         if self.check_unused().is_ok() {
-            if let Err(error) = self.detach() {
+            if let Err(error) = self.detach(Busy::Goes) {
                 tracing::warn!(%error, "an earlier device is left");
             }
         } else if let Some(record) = self.record() {

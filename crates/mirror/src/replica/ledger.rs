@@ -132,7 +132,8 @@ impl Replica {
     /// yet. It starts again, in a session that nobody counts on, once it is stored that it is one.
     pub(super) fn old_image_late(&mut self, seen: u64) {
         self.old_image(seen);
-        self.fail_after = Some(self.superblock_version);
+        let why = "a restored old image: it starts again to be compared in full";
+        self.fail_after = Some((self.superblock_version, why));
     }
 
     /// This replica was found to be older than itself (R7): it may lack anything, towards anyone.

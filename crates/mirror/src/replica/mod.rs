@@ -109,8 +109,8 @@ pub struct Replica {
     report_after: Mono,
     /// A progress number waits for that moment.
     report_due: bool,
-    /// The replica gives up when this version of the superblock is durable.
-    fail_after: Option<u64>,
+    /// The replica gives up when this version of the superblock is durable, and why.
+    fail_after: Option<(u64, &'static str)>,
     /// The oldest disk command that is out, and how many signs of life were sent since it became that.
     oldest_command: (Option<Token>, u64),
     wake_at: Option<Mono>,
@@ -224,8 +224,8 @@ impl Replica {
             self.checked = true;
             self.greet_all();
         }
-        if self.fail_after.is_some_and(|version| self.superblock_durable >= version) {
-            self.fail("a restored old image: it starts again to be compared in full");
+        if let Some((_, why)) = self.fail_after.filter(|(version, _)| self.superblock_durable >= *version) {
+            self.fail(why);
         }
         if self.own_disk_hangs() {
             self.fail("the replica's disk does not answer; another copy can take over");
@@ -308,9 +308,7 @@ impl Replica {
             return;
         }
         match (purpose, result) {
-            (Purpose::FrontRead(_), Err(error)) if self.another_serves() => {
-                self.fail(&format!("the replica's disk cannot be read: {error}; another copy can take over"));
-            }
+            (Purpose::FrontRead(_), Err(_)) if self.another_serves() => self.leave_to_another(),
             (Purpose::FrontRead(read), result) => self.front_read_done(read, result),
             (Purpose::SourceRead(peer, id), Ok(data)) => self.source_read(peer, id, data),
             (Purpose::SourceRead(peer, _), Err(error)) => {

@@ -365,10 +365,11 @@ fn barred(world: &World, service: &Service) -> BTreeMap<String, String> {
     let of_node = |node: &Node| {
         let why = parts(&world.state, service).iter().find_map(|part| {
             let resource = world.resource(node.id, &part.id)?;
-            let once = resource.records.iter().filter(|record| record.interval.0 == 0);
-            let newest = once.max_by_key(|record| record.call);
-            newest
-                .filter(|record| is_hopeless(record))
+            let once = || resource.records.iter().filter(|record| record.interval.0 == 0);
+            let newest = once().max_by_key(|record| record.call);
+            let stays = newest.filter(|record| record.operation == "stop" && record.result.rc != Rc::OK);
+            stays
+                .or_else(|| once().find(|record| is_hopeless(record)))
                 .map(|record| format!("{}: {} {}", part.id, record.operation, record.result.rc))
         });
         let given_up =
@@ -382,14 +383,11 @@ fn barred(world: &World, service: &Service) -> BTreeMap<String, String> {
     living.filter_map(of_node).collect()
 }
 
-/// Whether a result keeps a part from being started on its node until it is gone from the records: a stop that failed, or an
-/// agent, program or setting that is not there.
+/// Whether a look or a start found that the agent, the program or a setting is not there: policy does not start the part on its
+/// node before another such result has come.
 fn is_hopeless(record: &Record) -> bool {
     let lacking = [Rc::ARGUMENTS, Rc::UNIMPLEMENTED, Rc::PERMISSION, Rc::NOT_INSTALLED, Rc::NOT_CONFIGURED];
-    match record.operation.as_str() {
-        "stop" => record.result.rc != Rc::OK,
-        _ => lacking.contains(&record.result.rc) && record.result.rc.0 != record.expected,
-    }
+    record.operation != "stop" && lacking.contains(&record.result.rc) && record.result.rc.0 != record.expected
 }
 
 /// Whether a result shows a failure. One that was looked for and found there, or not there, was found: neither is one.
@@ -513,6 +511,11 @@ mod tests {
             mount.records = vec![fixture::record("monitor", Millis(0), 1, Rc::NOT_INSTALLED, 7)];
         });
         assert!(lacks.unwrap().starts_with(&mount));
+        let lacked = with(&|mount| {
+            mount.records.push(fixture::record("start", Millis(0), 8, Rc::NOT_INSTALLED, 0));
+            mount.records.push(fixture::record("stop", Millis(0), 9, Rc::OK, 0));
+        });
+        assert!(lacked.unwrap().contains("start"));
         let stays = with(&|mount| mount.records.push(fixture::record("stop", Millis(0), 9, Rc::GENERIC, 0)));
         assert!(stays.unwrap().contains("stop"));
         let failures = |count| crate::daemon::messages::Failures {

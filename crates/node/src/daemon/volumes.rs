@@ -266,6 +266,10 @@ pub async fn take_down(paths: &Paths, runner: &Runner, what: &Leftovers) -> Resu
         })
         .await?;
     }
+    // Promoted again meanwhile: the device is a new one, with nothing of the old role.
+    if status(paths, &what.volume).await.is_ok_and(|status| is_primary(&status)) {
+        return Ok(());
+    }
     ask(paths, &what.volume, Request::Teardown, RELEASE_LIMIT).await.map(|_| ())
 }
 

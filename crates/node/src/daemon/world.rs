@@ -178,6 +178,10 @@ impl ResourceReport {
         Some(match newest.operation.as_str() {
             // A stop that failed leaves it running, as far as anybody knows; so does a start that failed half way.
             "stop" => !newest.result.is_ok(),
+            // Without its agent nothing can have been started there.
+            "monitor" if newest.interval.0 == 0 && newest.result.rc == anshin_agent::Rc::NOT_INSTALLED => {
+                false
+            }
             _ => newest.result.rc != anshin_agent::Rc::NOT_RUNNING,
         })
     }

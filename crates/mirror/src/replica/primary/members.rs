@@ -37,11 +37,28 @@ impl Replica {
         self.oldest_command = (oldest, if oldest == before && oldest.is_some() { beats + 1 } else { 0 });
     }
 
-    /// Whether a member takes part that can serve what this primary cannot.
+    /// Gives up, as a sector here cannot be read: it starts again to be compared in full with the copy that takes over, and
+    /// gets from there what it cannot read, this sector and others that nobody has come across.
+    pub(in crate::replica) fn leave_to_another(&mut self) {
+        if self.fail_after.is_some() {
+            return;
+        }
+        for slot in 0..self.maps.len() {
+            if self.superblock.slots[slot].replica.0 != 0 {
+                self.set_full(slot);
+            }
+        }
+        let why =
+            "the replica's disk cannot be read: another copy takes over, and this one is compared in full";
+        self.fail_after = Some((self.touch_superblock(), why));
+    }
+
+    /// Whether a member takes part that can serve what this primary cannot, and the ledger can decide that it does.
     pub(in crate::replica) fn another_serves(&self) -> bool {
         let takes_part =
             |peer: &super::super::links::Peer| peer.part == PeerPart::On && !self.silent(peer.last_heard);
-        self.recorded().keys().any(|replica| self.peers.get(replica).is_some_and(takes_part))
+        let quorate = self.view.as_ref().is_some_and(|view| view.quorate);
+        quorate && self.recorded().keys().any(|replica| self.peers.get(replica).is_some_and(takes_part))
     }
 
     /// A primary whose own disk does not answer holds every write for ever, while a member that could take over does

@@ -183,7 +183,14 @@ impl Core {
     /// beside it could neither stop nor start anything.
     pub(super) fn age_reports(&mut self) {
         let now = self.now();
-        self.report_heard.retain(|node, _| self.world.reports.contains_key(node));
+        let living =
+            self.world.state.nodes.keys().filter(|&&node| node != self.setup.me && self.world.alive(node));
+        let living: BTreeSet<NodeId> = living.copied().collect();
+        self.report_heard.retain(|node, _| living.contains(node));
+        for node in living {
+            // One that lives and has not spoken yet is given as long as any other.
+            self.report_heard.entry(node).or_insert(now);
+        }
         let ages: BTreeMap<NodeId, u64> =
             self.report_heard.iter().map(|(node, heard)| (*node, now.since(*heard).0)).collect();
         for (node, age) in &ages {

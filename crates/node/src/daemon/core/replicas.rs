@@ -7,7 +7,7 @@ use crate::daemon::{
     volumes::{self, Leftovers},
 };
 use anshin_base::{ByteSize, GroupId, Problem};
-use anshin_device::control::{Request, SILENT, VolumeEvent, VolumeStatus};
+use anshin_device::control::{DeviceState, Request, SILENT, VolumeEvent, VolumeStatus};
 use anshin_ledger::Command as LedgerCommand;
 use anshin_mirror::RoleName;
 use std::{path::PathBuf, time::Duration};
@@ -118,9 +118,10 @@ impl Core {
 
     pub(super) fn volume_event(&mut self, volume: &str, event: Option<VolumeEvent>) {
         let Some(event) = event else {
-            if let Some(here) = self.volumes.get_mut(volume)
-                && here.status.take().is_some()
-            {
+            let Some(here) = self.volumes.get_mut(volume) else { return };
+            // Its process is gone, or will say again what it is.
+            here.failed = false;
+            if here.status.take().is_some() {
                 self.look_at_once(volume);
                 self.refresh_own_report();
             }
@@ -218,26 +219,36 @@ impl Core {
     fn stands_on_lost(&self, volume: &str) -> bool {
         let primary = self.world.state.volumes.get(volume).and_then(|volume| self.world.primary_node(volume));
         let elsewhere = primary.is_some_and(|primary| primary != self.setup.me);
+        let stands =
+            |part: &parts::Part| matches!(part.work, Work::Agent(_)) && !self.busy.contains_key(&part.id);
+        elsewhere && self.running_parts(volume).iter().any(stands)
+    }
+
+    /// The parts of the services on a volume that run here as far as is known.
+    fn running_parts(&self, volume: &str) -> Vec<parts::Part> {
         let reports = self.local.reports();
-        let stands = |part: &parts::Part| {
-            matches!(part.work, Work::Agent(_))
-                && !self.busy.contains_key(&part.id)
-                && reports.iter().any(|report| report.id == part.id && report.running() == Some(true))
+        let runs = |part: &parts::Part| {
+            reports.iter().any(|report| report.id == part.id && report.running() == Some(true))
         };
-        elsewhere
-            && services(&self.world.state)
-                .iter()
-                .filter(|service| service.volume.as_deref() == Some(volume))
-                .any(|service| parts::parts(&self.world.state, service).iter().any(stands))
+        let services = services(&self.world.state);
+        let on_volume = services.iter().filter(|service| service.volume.as_deref() == Some(volume));
+        on_volume.flat_map(|service| parts::parts(&self.world.state, service)).filter(runs).collect()
     }
 
     /// A failed replica is started again in a new session. What stands on it is taken down first, as when it is deposed: its
     /// held I/O would keep programs and the mount for ever, and another copy takes over meanwhile.
     fn volume_failed(&mut self, volume: &str) {
-        if let Some(here) = self.volumes.get_mut(volume) {
-            here.failed = true;
+        let stands = !self.running_parts(volume).is_empty();
+        let Some(here) = self.volumes.get_mut(volume) else { return };
+        if std::mem::replace(&mut here.failed, true) {
+            return;
         }
-        self.begin_take_down(volume);
+        let device = here.status.as_ref().is_some_and(|status| status.device != DeviceState::Absent);
+        if device || stands {
+            self.begin_take_down(volume);
+        } else if !here.cleaning {
+            self.restart(volume);
+        }
     }
 
     /// Ends the volume's process, which is started again.
@@ -320,13 +331,10 @@ impl Core {
             return;
         }
         let now = jiff::Timestamp::now().as_second();
-        for service in
-            services(&self.world.state).iter().filter(|service| service.volume.as_deref() == Some(volume))
-        {
-            for part in parts::parts(&self.world.state, service) {
-                self.local.taken_down(&part.id, now);
-                self.local.clean_up(&part.id, false);
-            }
+        // What is known of parts that did not run, such as that their agent is not there, holds on.
+        for part in self.running_parts(volume) {
+            self.local.taken_down(&part.id, now);
+            self.local.clean_up(&part.id, false);
         }
         let here = self.volumes.get_mut(volume);
         let failed = here.is_some_and(|here| {
