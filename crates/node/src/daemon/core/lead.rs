@@ -47,7 +47,7 @@ impl Core {
         }
         self.tell_wanted();
         self.create_groups();
-        self.forget_moves_that_arrived();
+        self.forget_moves_that_ended();
     }
 
     pub(super) fn knows_all_living(&self) -> bool {
@@ -87,33 +87,33 @@ impl Core {
         }
     }
 
-    /// A move leaves no constraint behind: once the service has arrived, the wish is taken back.
-    pub(super) fn forget_moves_that_arrived(&mut self) {
+    /// A move leaves no constraint behind: once the service has arrived, or failed there too often, the wish is taken back.
+    pub(super) fn forget_moves_that_ended(&mut self) {
+        if self.leader.as_ref().is_none_or(|leader| leader.transition().is_some()) {
+            return;
+        }
         let state = self.world.state.clone();
         for service in state.services.values() {
-            let arrived =
-                service.preferred.is_some() && drill::running_on(&self.world, service) == service.preferred;
-            let idle = self.leader.as_ref().is_some_and(|leader| leader.transition().is_none());
-            let given_up = service.preferred.filter(|node| model::gave_up(&self.world, service, *node));
-            if let Some(node) = given_up.filter(|_| idle && !arrived) {
-                let what = format!("the move to {} is given up", self.world.name_of(node));
-                self.note(
-                    &service.name,
-                    &what,
-                    "it failed there too often; it would be tried again and again",
-                );
+            let Some(wanted) = service.preferred else { continue };
+            let arrived = drill::running_on(&self.world, service) == Some(wanted);
+            if !arrived && !model::gave_up(&self.world, service, wanted) {
+                continue;
             }
-            if (arrived || given_up.is_some()) && idle {
-                let command =
-                    LedgerCommand::SetServicePreferred { service: service.name.clone(), preferred: None };
-                self.propose_quietly(command);
+            let command =
+                LedgerCommand::SetServicePreferred { service: service.name.clone(), preferred: None };
+            // Told once, not at every look until the ledger shows it.
+            if !arrived && !self.proposed.contains(&key(&command)) {
+                let what = format!("the move to {} is given up", self.world.name_of(wanted));
+                let why = "it failed there too often; it would be tried again and again";
+                self.note(&service.name, &what, why);
             }
+            self.propose_quietly(command);
         }
     }
 
     /// Proposes in the background; what came of it shows in the ledger. The same command is not proposed twice at once.
     pub(super) fn propose_quietly(&mut self, command: LedgerCommand) {
-        let key = format!("{command:?}");
+        let key = key(&command);
         if !self.proposed.insert(key.clone()) {
             return;
         }
@@ -129,4 +129,9 @@ impl Core {
             let _ = events.send(Event::Proposed(key)).await;
         });
     }
+}
+
+/// By which a proposal that is under way is known.
+fn key(command: &LedgerCommand) -> String {
+    format!("{command:?}")
 }
